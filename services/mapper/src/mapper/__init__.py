@@ -1,0 +1,1 @@
+"""Raw events in, Brevo commands out, by YAML."""

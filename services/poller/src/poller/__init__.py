@@ -1,0 +1,1 @@
+"""Twilio REST in, raw events out: what webhooks missed, and what was before."""

@@ -1,0 +1,85 @@
+"""Make the broker be as topology.py says: create what is missing, update what differs, delete nothing."""
+
+import asyncio
+
+import nats
+import nats.errors
+import nats.js.errors
+import structlog
+from nats.js import JetStreamContext
+from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, StorageType, StoreCompression, StreamConfig
+
+from shared.topology import CONSUMERS, STREAMS, Consumer, Stream
+
+log = structlog.get_logger()
+
+
+def stream_config(stream: Stream) -> StreamConfig:
+    """Our words in JetStream's."""
+    return StreamConfig(
+        name=stream.name,
+        description=stream.holds,
+        subjects=list(stream.subjects),
+        storage=StorageType.FILE,
+        compression=StoreCompression.S2,
+        max_age=stream.max_age_s,
+        max_bytes=stream.max_bytes,
+        discard=DiscardPolicy.NEW if stream.discard_new else DiscardPolicy.OLD,
+        duplicate_window=stream.duplicate_window_s,
+        allow_atomic=True,
+        allow_direct=True,
+        num_replicas=1,
+    )
+
+
+def consumer_config(consumer: Consumer) -> ConsumerConfig:
+    """Our words in JetStream's.  Redelivery has no limit: a message ends in a verdict, not in a count."""
+    return ConsumerConfig(
+        durable_name=consumer.durable,
+        ack_policy=AckPolicy.EXPLICIT,
+        ack_wait=consumer.ack_wait_s,
+        max_ack_pending=consumer.max_ack_pending,
+        max_deliver=-1,
+    )
+
+
+async def bootstrap(url: str) -> None:
+    """Create or update every stream and consumer.  Repeating it changes nothing.  Raises nats.errors.Error."""
+    connection = await nats.connect(
+        url, connect_timeout=5, max_reconnect_attempts=25, reconnect_time_wait=0.2
+    )
+    try:
+        jetstream = connection.jetstream()
+        for stream in STREAMS:
+            try:
+                await jetstream.update_stream(stream_config(stream))
+            except nats.js.errors.NotFoundError:
+                await jetstream.add_stream(stream_config(stream))
+        for consumer in CONSUMERS:
+            await jetstream.add_consumer(consumer.stream, consumer_config(consumer))  # creates or updates
+    finally:
+        await connection.close()
+
+
+async def wait_for(url: str, *consumers: Consumer) -> None:
+    """Return once the streams and durables a service lives on exist, however long that takes."""
+    connection = await nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.2)
+    try:
+        jetstream = connection.jetstream(timeout=1)
+        for consumer in consumers:
+            said = False
+            while not await _exists(jetstream, consumer):
+                if not said:
+                    log.info("waiting_for_consumer", stream=consumer.stream, durable=consumer.durable)
+                    said = True
+                await asyncio.sleep(0.1)
+    finally:
+        await connection.close()
+
+
+async def _exists(jetstream: JetStreamContext, consumer: Consumer) -> bool:
+    try:
+        await jetstream.consumer_info(consumer.stream, consumer.durable)
+    except (nats.errors.Error, nats.js.errors.Error):
+        return False
+    return True

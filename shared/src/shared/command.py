@@ -1,0 +1,59 @@
+"""What the mapper asks of Brevo, and the sink carries out.  Contracts grow by fields with defaults."""
+
+import msgspec
+from msgspec import Struct
+
+from shared.event import shard
+from shared.message import MSG_ID, Message
+
+Value = str | int | float
+"""What a contact attribute may hold.  https://developers.brevo.com/reference/createcontact"""
+
+
+class ContactUpsert(Struct, frozen=True, kw_only=True, tag_field="kind", tag="contact.upsert"):
+    """Make a contact be as the book says.  Safe to repeat; only the newest version matters."""
+
+    id: str  # "<ext_id>/<version>/<mapping>": another state or another mapping is another command
+    ext_id: str  # ours, with our prefix; Brevo's key for the contact
+    version: int  # the TWILIO sequence the state includes; the sink never sends an older over a newer
+    mapping: str  # hash of the mapping that made it
+    email: str | None = None  # lower case
+    attributes: dict[str, Value] = {}  # UPPER_SNAKE, SMS as E.164 among them
+    list_ids: tuple[int, ...] = ()
+
+
+class EventTrack(Struct, frozen=True, kw_only=True, tag_field="kind", tag="event.track"):
+    """Tell Brevo once that something happened to a contact."""
+
+    id: str  # "<entity sid>/<domain type>[/<ms>]/<rule>": the idempotency key, the same from every source
+    ext_id: str  # whose; the contact is upserted before
+    name: str  # Brevo's event_name: [A-Za-z0-9_-]{1,255}
+    time: str  # RFC 3339 with ms: when it happened at Twilio
+    properties: dict[
+        str, str | int
+    ] = {}  # keys [A-Za-z0-9_-]{1,255}; the batch schema knows no float, no boolean
+
+
+Command = ContactUpsert | EventTrack
+
+_encode = msgspec.json.Encoder().encode
+_decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
+
+
+def kind(command: Command) -> str:
+    """contact.upsert, event.track: the word in the subject, the receipt and the logs."""
+    return "contact.upsert" if isinstance(command, ContactUpsert) else "event.track"
+
+
+def to_message(command: Command, traceparent: str) -> Message:
+    """The command as it stands in the stream BREVO, sharded by contact."""
+    return Message(
+        subject=f"brevo.{shard(command.ext_id)}.{kind(command)}",
+        body=_encode(command),
+        headers={MSG_ID: command.id, "content-type": "application/json", "traceparent": traceparent},
+    )
+
+
+def from_body(body: bytes) -> Command:
+    """The command of a message of BREVO.  Raises msgspec.MsgspecError, which names a path and no value."""
+    return _decoder.decode(body)

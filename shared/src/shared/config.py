@@ -1,0 +1,341 @@
+"""The connector file: what an operator edits.  Every mistake is named with its line and column."""
+
+import difflib
+import hashlib
+import re
+from collections.abc import Iterator
+from functools import cached_property
+from io import StringIO
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec import Meta, Struct
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+Channel = Literal["voice", "sms", "whatsapp", "webchat", "email", "messenger", "video", "rcs"]
+AttributeType = Literal["text", "float", "date", "boolean"]
+Doc = Meta
+
+
+class Sync(Struct, forbid_unknown_fields=True, frozen=True):
+    """Which kinds of things are told to Brevo."""
+
+    conversations: Annotated[bool, Doc(description="conversation.*, message.*, participant.* events")] = True
+    tasks: Annotated[bool, Doc(description="task.*, reservation.* and task-queue.* events")] = True
+    customers: Annotated[bool, Doc(description="contacts with their attributes and lists")] = True
+    csat: Annotated[bool, Doc(description="survey.* events and scores")] = True
+    agent_activity: Annotated[bool, Doc(description="agents' status in the console; never at Brevo")] = False
+
+
+class Lists(Struct, forbid_unknown_fields=True, frozen=True):
+    """Ids of Brevo lists."""
+
+    support_contacts: Annotated[int, Meta(ge=1)] | None = None  # every customer upserted
+    csat_respondents: Annotated[int, Meta(ge=1)] | None = None  # those with a survey
+
+
+class Survey(Struct, forbid_unknown_fields=True, frozen=True):
+    """Where a satisfaction score may stand in task attributes, first match first.  Flex has no field of its own."""
+
+    score: tuple[str, ...] = ("csat_score", "survey.score", "conversations.csat_score")
+    comment: tuple[str, ...] = ("csat_comment", "survey.comment")
+    name: tuple[str, ...] = ("survey.name",)
+
+
+class Attribute(Struct, forbid_unknown_fields=True, frozen=True):
+    """A Brevo attribute, where its type is not the one its source has."""
+
+    attribute: Annotated[str, Meta(min_length=1)]
+    type: AttributeType = "text"
+
+
+class Rule(Struct, forbid_unknown_fields=True, frozen=True):
+    """What Brevo is told when something happens."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=255, pattern="^[A-Za-z0-9_-]+$")]
+    properties: Annotated[
+        dict[Annotated[str, Meta(max_length=255, pattern="^[A-Za-z0-9_-]+$")], str],
+        Doc(description="further event properties, each with the source its value comes from"),
+    ] = {}
+    when: Annotated[
+        dict[str, str | int | float | bool | list[str | int | float | bool]],
+        Doc(description="sources and the value, or values, each must have"),
+    ] = {}
+    enabled: bool = True
+
+
+FieldMapping = dict[str, str | Attribute]
+EventMapping = dict[str, str | Rule]
+
+
+class TwilioFlex(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """One Twilio Flex account."""
+
+    enabled: bool = True
+    account_sid: str = ""
+    flex_flow_sid: Annotated[str, Doc(description="filters legacy Flex channels only")] = ""
+    sync: Sync = Sync()
+    lists: Lists = Lists()
+    channels: tuple[Channel, ...] = ("voice", "sms", "whatsapp", "webchat")
+    survey: Survey = Survey()
+    own_numbers: Annotated[
+        tuple[str, ...], Doc(description="the business's own numbers: they identify nobody")
+    ] = ()
+    message_bodies: Annotated[bool, Doc(description="keep what customers and agents wrote in the log")] = (
+        False
+    )
+    time_zone: Annotated[
+        str, Doc(description="in which a conversation's date is told, such as Europe/Paris")
+    ] = "UTC"
+    debug: bool = False
+    log_level: Literal["verbose", "debug", "info", "warning", "error"] = "info"
+    log_api_calls: bool = False
+    field_mapping: FieldMapping | None = None
+    event_mapping: EventMapping | None = None
+
+
+class Connectors(Struct, forbid_unknown_fields=True, frozen=True):
+    """The connectors of this installation."""
+
+    twilio_flex: TwilioFlex = TwilioFlex()
+
+
+class Config(Struct, forbid_unknown_fields=True, frozen=True, dict=True):
+    """The whole file.  The mappings may stand at the top or inside `twilio_flex`, not in both."""
+
+    connectors: Connectors = Connectors()
+    field_mapping: FieldMapping | None = None
+    event_mapping: EventMapping | None = None
+
+    @property
+    def flex(self) -> TwilioFlex:
+        """The Twilio Flex connector."""
+        return self.connectors.twilio_flex
+
+    @cached_property
+    def fields(self) -> dict[str, Attribute]:
+        """Source → Brevo attribute.  `email` is Brevo's own field, SMS its phone attribute."""
+        written = self.field_mapping or self.flex.field_mapping or {}
+        return {
+            source: Attribute(right, TYPES.get(source, "text")) if isinstance(right, str) else right
+            for source, right in written.items()
+        }
+
+    @cached_property
+    def rules(self) -> dict[str, Rule]:
+        """Domain event type → what Brevo is told; only rules that are enabled."""
+        written = self.event_mapping or self.flex.event_mapping or {}
+        rules = {type_: Rule(right) if isinstance(right, str) else right for type_, right in written.items()}
+        return {type_: rule for type_, rule in rules.items() if rule.enabled}
+
+    @cached_property
+    def hash(self) -> str:
+        """Of all that decides which commands an event makes: another hash is another mapping."""
+        flex = self.flex
+        parts = (
+            self.fields,
+            self.rules,
+            flex.sync,
+            flex.lists,
+            flex.channels,
+            flex.survey,
+            flex.own_numbers,
+            flex.time_zone,
+        )
+        return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()[:12]
+
+
+TYPES: dict[str, AttributeType] = {
+    "identity": "text",
+    "friendly_name": "text",
+    "last_conversation_date": "date",
+    "first_contact_date": "date",
+    "total_conversations": "float",
+    "abandoned_conversations": "float",
+    "open_tasks": "float",
+    "avg_wait_time": "float",
+    "avg_handle_time": "float",
+    "last_csat_score": "float",
+    "preferred_channel": "text",
+}
+"""The sources the mapper computes, and the type each has at Brevo (whose numbers are `float`).  docs/mapping.md"""
+
+IDENTIFIERS = {"attributes.email": "email", "attributes.phone": "SMS"}
+"""The two sources that identify: whichever attribute of the task holds them, they go where Brevo identifies by."""
+
+PROPERTIES = (
+    "task_sid", "conversation_sid", "channel", "queue", "agent", "wait_seconds", "handle_seconds",
+    "duration_seconds", "outcome", "reason", "csat_score",
+)  # fmt: skip
+"""What every event tells, where it is known; the idempotency key comes on top."""
+
+EVENT_TYPES = (
+    "task.created", "task.updated", "task.canceled", "task.wrapup", "task.completed", "task.deleted",
+    "task.system-deleted", "task.transfer-initiated", "task.transfer-attempt-failed", "task.transfer-failed",
+    "task.transfer-canceled", "task.transfer-completed",
+    "reservation.created", "reservation.accepted", "reservation.rejected", "reservation.timeout",
+    "reservation.canceled", "reservation.rescinded", "reservation.wrapup", "reservation.completed",
+    "reservation.failed",
+    "task-queue.entered", "task-queue.timeout", "task-queue.moved",
+    "workflow.entered", "workflow.target-matched", "workflow.timeout", "workflow.skipped",
+    "conversation.added", "conversation.updated", "conversation.removed", "conversation-state.updated",
+    "conversation.ended",
+    "message.added", "message.updated", "message.removed",
+    "participant.added", "participant.updated", "participant.removed",
+    "interaction.created", "interaction-channel.created", "interaction-channel.status-updated",
+    "survey.completed",
+)  # fmt: skip
+"""The domain events that happen to a customer, as Twilio names them, with conversation.ended and survey.completed
+for what Twilio has no name for.  https://www.twilio.com/docs/taskrouter/api/event/reference"""
+
+_ATTRIBUTE = re.compile(r"[A-Z][A-Z0-9_]{0,49}")  # facts: mixed case is ignored in silence by Brevo
+_PATH = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+
+class Problem(Struct, frozen=True):
+    """One mistake, where it stands (from 1), and what to write instead."""
+
+    line: int
+    column: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}, column {self.column}: {self.what}"
+
+
+class ConfigError(Exception):
+    """The file cannot be used; every mistake found is in `problems`."""
+
+    def __init__(self, path: str, problems: list[Problem]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
+
+
+def load(path: Path) -> Config:
+    """Read and check the file.  Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ConfigError(str(path), [Problem(1, 1, f"cannot be read: {reason}")]) from error
+    return parse(text, str(path))
+
+
+def parse(text: str, path: str = "config") -> Config:
+    """The configuration a text holds.  Pure; raises ConfigError."""
+    try:
+        tree = YAML().load(StringIO(text)) or {}
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        raise ConfigError(
+            path, [Problem(line, column, f"not YAML: {error.problem or error.context}")]
+        ) from error
+    try:
+        config = msgspec.convert(tree, Config)
+    except msgspec.ValidationError as error:
+        what, _, where = str(error).partition(" - at `")
+        raise ConfigError(path, [_problem(tree, _steps(where.rstrip("`")), what)]) from error
+    problems = [_problem(tree, steps, what) for steps, what in _mistakes(config)]
+    if problems:
+        raise ConfigError(path, sorted(problems, key=lambda problem: (problem.line, problem.column)))
+    return config
+
+
+_Found = list[tuple[tuple[str, ...], str]]  # where it stands, and what to write instead
+
+
+def _mistakes(config: Config) -> _Found:
+    """What is well formed and yet cannot be meant."""
+    inside = ("connectors", "twilio_flex")
+    found: _Found = [
+        ((name,), f"{name} stands at the top and inside twilio_flex: keep one")
+        for name in ("field_mapping", "event_mapping")
+        if getattr(config, name) and getattr(config.flex, name)
+    ]
+    for name, mistakes in (
+        ("field_mapping", _field_mistakes(config.fields)),
+        ("event_mapping", _event_mistakes(config.rules)),
+    ):
+        at = (*inside, name) if getattr(config.flex, name) else (name,)
+        found.extend(((*at, key), what) for key, what in mistakes)
+    try:
+        ZoneInfo(config.flex.time_zone)
+    except (KeyError, ValueError, OSError):
+        found.append(((*inside, "time_zone"), f"no time zone is called {config.flex.time_zone!r}"))
+    return found
+
+
+def _field_mistakes(fields: dict[str, Attribute]) -> Iterator[tuple[str, str]]:
+    taken: dict[str, str] = {}
+    for source, field in fields.items():
+        right = field.attribute
+        if not _PATH.fullmatch(source):
+            yield source, f"{source!r} is neither a known source nor a path such as customers.tier"
+        if source in IDENTIFIERS and right != IDENTIFIERS[source]:
+            yield source, f"{source} identifies the contact: write {IDENTIFIERS[source]} on the right"
+        elif source not in IDENTIFIERS and right in ("email", "EMAIL", "SMS", "EXT_ID"):
+            yield source, f"{right} identifies the contact: map attributes.email or attributes.phone to it"
+        elif right != "email" and not _ATTRIBUTE.fullmatch(right):
+            yield source, f"{right!r} is no Brevo attribute name: capitals, digits and _, at most 50"
+        if right in taken:
+            yield source, f"{right} is filled from {taken[right]} already"
+        taken[right] = source
+        if source in TYPES and field.type not in (TYPES[source], "text"):
+            yield source, f"{source} is a {TYPES[source]}, not a {field.type}"
+
+
+def _event_mistakes(rules: dict[str, Rule]) -> Iterator[tuple[str, str]]:
+    for type_, rule in rules.items():
+        if type_.startswith(("worker.", "activity.", "task-channel.", "workspace.")):
+            yield type_, f"{type_} happens to no customer, so there is no contact to tell it of"
+        elif type_ not in EVENT_TYPES:
+            yield type_, f"no event is called {type_!r}; {_nearest(type_)}"
+        for source in (*rule.properties.values(), *rule.when):
+            if not _PATH.fullmatch(source):
+                yield type_, f"{source!r} is neither a property nor a path such as customers.tier"
+
+
+def _nearest(type_: str) -> str:
+    near = difflib.get_close_matches(type_, EVENT_TYPES, n=1)
+    return f"did you mean {near[0]}?" if near else "docs/mapping.md lists them"
+
+
+def _steps(path: str) -> tuple[str, ...]:
+    """The path of a msgspec error, `$.lists[0]`, as steps; `...` stands for a key it does not name."""
+    return tuple(item or key for item, key in re.findall(r"\[([^\]]*)\]|\.([^.\[]+)", path))
+
+
+def _bad_key(mapping: dict[str, Any], steps: tuple[str, ...]) -> str:
+    """Which value of a mapping cannot be read; the first, where all can."""
+    kind: Any = {"field_mapping": str | Attribute, "event_mapping": str | Rule}.get(steps[-1], str)
+    for key, value in mapping.items():
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError:
+            return key
+    return next(iter(mapping))
+
+
+def _problem(tree: Any, steps: tuple[str, ...], what: str) -> Problem:
+    """Place a mistake: go down the tree as far as the path leads."""
+    line, column = 0, 0
+    node: Any = tree
+    for depth, step in enumerate(steps):
+        try:
+            if not hasattr(node, "keys"):
+                line, column = node.lc.item(int(step))
+                node = node[int(step)]
+            else:
+                step = _bad_key(node, steps[:depth]) if step == "..." else step  # noqa: PLW2901 - msgspec names no key
+                line, column = node.lc.key(step)
+                node = node[step]
+        except (KeyError, AttributeError, ValueError, IndexError, TypeError):
+            break
+    unknown = re.search(r"unknown field `(.+)`", what)
+    if unknown and hasattr(node, "lc") and unknown[1] in node:
+        line, column = node.lc.key(unknown[1])
+    return Problem(line + 1, column + 1, what)

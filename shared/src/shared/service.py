@@ -1,0 +1,73 @@
+"""What every service is around its own work: a FastStream application with health and metrics over HTTP."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+import uvicorn
+from faststream.asgi import AsgiFastStream, AsgiResponse, get
+from faststream.nats import NatsBroker
+from prometheus_client import CollectorRegistry, make_asgi_app
+
+Ready = Callable[[], Awaitable[str]]
+"""Why the service cannot do its work just now; an empty text when it can."""
+
+Hook = Callable[[], Awaitable[None]]
+
+STOP_GRACE_S = 10  # open requests and the batch in hand are finished; the orchestrator's grace must be longer
+
+
+def build(
+    broker: NatsBroker,
+    *,
+    ready: Ready,
+    registry: CollectorRegistry,
+    routes: Sequence[tuple[str, Any]] = (),
+    before: Sequence[Hook] = (),
+    after: Sequence[Hook] = (),
+    at_end: Sequence[Hook] = (),
+) -> AsgiFastStream:
+    """An application with `/health/live`, `/health/ready`, `/metrics` and the routes given.
+
+    `before` runs before the broker is connected, `after` once it is, `at_end` before it is closed.
+    The broker connects in the background: the service answers, unready, while NATS is away.
+    """
+
+    @get
+    async def live(_scope: Any) -> AsgiResponse:
+        return AsgiResponse(b"live\n", 200)
+
+    @get
+    async def readiness(_scope: Any) -> AsgiResponse:
+        why = await ready()
+        return AsgiResponse(f"{why or 'ready'}\n".encode(), 503 if why else 200)
+
+    return AsgiFastStream(
+        broker,
+        logger=None,
+        asgi_routes=[
+            *routes,
+            ("/health/live", live),
+            ("/health/ready", readiness),
+            ("/metrics", make_asgi_app(registry)),
+        ],
+        on_startup=before,
+        after_startup=after,
+        on_shutdown=at_end,
+    )
+
+
+def serve(app: AsgiFastStream, *, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT: stop accepting, finish what is open, then leave the broker."""
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        access_log=False,
+        log_level="warning",
+        server_header=False,
+        timeout_keep_alive=65,  # longer than the 60 s of common proxies, or they meet a closed connection
+        timeout_graceful_shutdown=STOP_GRACE_S,
+    )

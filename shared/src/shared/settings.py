@@ -1,0 +1,85 @@
+"""Settings from the environment: every missing or bad one is named at once, none is read at import."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, TypeVar, get_type_hints
+
+import msgspec
+from msgspec import Meta
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class SettingsError(Exception):
+    """One line a problem, each saying what to do; no value is repeated."""
+
+
+def env(name: str, doc: str) -> Meta:
+    """The environment variable a field comes from, and what it says in docs/configuration.md."""
+    return Meta(extra={"env": name}, description=doc)
+
+
+NatsUrl = Annotated[str, env("TAJO_NATS_URL", "NATS server, nats://host:port")]
+DataDir = Annotated[Path, env("TAJO_DATA_DIR", "where a service keeps its SQLite files")]
+ConfigPath = Annotated[Path, env("TAJO_CONFIG", "the connector file, YAML")]
+ApiKey = Annotated[
+    str, env("TAJO_API_KEY", "our own key: header X-Tajo-Key on /webhooks/survey and task-complete")
+]
+AllowHttp = Annotated[bool, env("TAJO_ALLOW_HTTP", "1 allows plain http beyond loopback")]
+
+
+def load(settings: type[S], environ: Mapping[str, str]) -> S:
+    """Build `settings` from the environment.
+
+    Each field is annotated with `env(...)`.  NAME_FILE names a file that holds the value (Docker
+    secrets); an empty variable is an absent one.  Raises SettingsError naming every problem.
+    """
+    values: dict[str, Any] = {}
+    problems: list[str] = []
+    fields = {field.name: field for field in msgspec.structs.fields(settings)}
+    for name, hint in get_type_hints(settings, include_extras=True).items():
+        variable = variable_of(hint)
+        text, problem = _text(variable, environ)
+        if problem:
+            problems.append(problem)
+        elif text is not None:
+            try:
+                values[name] = msgspec.convert(text, hint, strict=False, dec_hook=_path)
+            except msgspec.ValidationError:
+                problems.append(f"{variable} has a value of the wrong kind: {_description(hint)}")
+        elif fields[name].required:
+            problems.append(f"{variable} is not set: {_description(hint)}")
+    if problems:
+        raise SettingsError("\n".join(problems))
+    return settings(**values)
+
+
+def variable_of(hint: Any) -> str:
+    """The environment variable named by an annotation made with `env`."""
+    for meta in hint.__metadata__:
+        if meta.extra and "env" in meta.extra:
+            return str(meta.extra["env"])
+    raise TypeError(f"{hint} is not annotated with env(...)")
+
+
+def _description(hint: Any) -> str:
+    return next((str(meta.description) for meta in hint.__metadata__ if meta.description), "")
+
+
+def _text(variable: str, environ: Mapping[str, str]) -> tuple[str | None, str]:
+    """The value, or None; and what is wrong, or nothing."""
+    direct, file = environ.get(variable), environ.get(f"{variable}_FILE")
+    if direct and file:
+        return None, f"{variable} and {variable}_FILE are both set: keep one"
+    if not file:
+        return direct or None, ""
+    try:
+        return Path(file).read_text(encoding="utf-8").strip() or None, ""
+    except OSError as error:
+        return None, f"{variable}_FILE cannot be read: {error.strerror}"
+
+
+def _path(kind: type, value: Any) -> Any:
+    if kind is not Path:
+        raise TypeError(f"settings hold text, numbers, booleans and paths, not {kind}")
+    return Path(value)

@@ -1,0 +1,56 @@
+"""Every stream, subject, durable and limit, once.  The bootstrap, the services and the documents are made from it."""
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+DAY_S = timedelta(days=1).total_seconds()
+GIB = 1024**3
+
+
+@dataclass(frozen=True)
+class Stream:
+    """A JetStream stream: file storage, s2, atomic batches allowed."""
+
+    name: str
+    subjects: tuple[str, ...]
+    holds: str
+    max_age_s: float = 0  # 0: no age limit
+    max_bytes: int = -1
+    discard_new: bool = False  # a full stream refuses, which is heard, instead of dropping, which is not
+    duplicate_window_s: float = 120
+    append_only: bool = False  # deny_delete and deny_purge
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A durable pull consumer with explicit acks."""
+
+    stream: str
+    durable: str
+    batch: int  # messages fetched at once
+    ack_wait_s: float
+    max_ack_pending: int
+
+
+TWILIO = Stream(
+    "TWILIO",
+    ("twilio.>",),
+    "every raw event, as received (after redaction)",
+    max_bytes=100 * GIB,  # ~80 million events of 1.3 KB
+    discard_new=True,
+    duplicate_window_s=2 * 3600,  # the broker keeps the ids in memory; the book knows what is older
+)
+BREVO = Stream("BREVO", ("brevo.>",), "commands", max_age_s=30 * DAY_S, duplicate_window_s=2 * 3600)
+RECEIPTS = Stream(
+    "RECEIPTS", ("receipt.>",), "what became of each command, and before each call what is about to be sent"
+)
+DEAD = Stream("DEAD", ("dead.>",), "original bytes and headers, why, where, who, tries", max_age_s=90 * DAY_S)
+
+STREAMS = (TWILIO, BREVO, RECEIPTS, DEAD)
+
+MAPPER = Consumer("TWILIO", "mapper", batch=500, ack_wait_s=60, max_ack_pending=2000)
+BREVO_SINK = Consumer("BREVO", "brevo-sink", batch=500, ack_wait_s=60, max_ack_pending=4000)
+
+CONSUMERS = (MAPPER, BREVO_SINK)
+
+MESSAGE_BYTES_MAX = 8 * 1024**2  # deploy/nats/nats.conf max_payload says the same
