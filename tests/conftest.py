@@ -72,3 +72,8 @@ def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
     asyncio.run(bootstrap(server.url))
     yield server
     server.stop()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--rewrite-stories` writes what the golden stories shall end as, for a person to read."""
+    parser.addoption("--rewrite-stories", action="store_true", help="write each story's then.json anew")

@@ -6,9 +6,11 @@ Why not a publish and a handler per message: on two cores, with each ack fsynced
 
 import asyncio
 import secrets
+import traceback
 import types
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from pathlib import PurePath
 from typing import Any
 
 import msgspec
@@ -21,14 +23,22 @@ from msgspec import Struct
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from shared import dead
 from shared.message import Message
+from shared.topology import Consumer
 
 PUBLISH_TIMEOUT_S = 2.0  # ingest must answer Twilio within 5 s: one try, and room for the way back
 ATOMIC_FROM = 20  # messages; below, an atomic batch's fixed 5 ms costs more than one fsync each
 ATOMIC_MAX = 500  # messages; the server takes 1,000 at most (ADR-50), and latency grows with the batch
+WAIT_S = 0.1  # between looks for a consumer that the bootstrap has not made yet
 FETCH_TIMEOUT_S = 5.0  # how long one empty fetch waits; messages are handed over the moment they arrive
 
 _DUPLICATE_IN_BATCH = 10201  # err_code: a Msg-Id of the batch stands in the stream's dedup window already
+
+TRIES_MAX = 8  # of a message that makes a handler raise: ~4 min with the delays between
+DELAY_MAX_S = 60.0
+
+Handler = Callable[[list[Msg]], Awaitable[None]]
 
 log = structlog.get_logger()
 
@@ -86,12 +96,14 @@ def subscribe(
     stream: str,
     durable: str,
     batch: int,
-    handler: Callable[[list[Msg]], Awaitable[None]],
-) -> None:
+    handler: Handler,
+) -> Any:
     """Hear `stream` through an existing `durable`, in batches, in order, one batch at a time.
 
     The handler acks, naks or terms each message itself.  What it does not settle comes again after the
     consumer's ack_wait.  While the handler runs nothing more is fetched: that is the backpressure.
+    A handler that raises has a bug: the batch is then handed over one by one, the message that makes it
+    raise comes again with a growing delay, and is a dead letter after TRIES_MAX tries.
     """
     subscriber = broker.subscriber(
         ">",
@@ -102,7 +114,7 @@ def subscribe(
         ack_policy=AckPolicy.MANUAL,
         pull_sub=PullSub(batch_size=batch, timeout=FETCH_TIMEOUT_S, batch=True),
     )
-    subscriber(handler)
+    subscriber(_settling(broker, durable, handler))
 
     async def consume_at_once(self: Any) -> None:
         # FastStream 0.7.8 waits for a full batch or the timeout; this hands over what one fetch returned.
@@ -118,6 +130,78 @@ def subscribe(
                 await self.consume(messages)
 
     subscriber._consume_pull = types.MethodType(consume_at_once, subscriber)  # type: ignore[method-assign]  # noqa: SLF001
+    return subscriber
+
+
+def _settling(broker: NatsBroker, who: str, handler: Handler) -> Handler:
+    """The edge of the bus: the one place where any exception is caught, and none ends in a bare nak."""
+
+    async def settle(batch: list[Msg]) -> None:
+        try:
+            await handler(batch)
+        except Exception as error:  # noqa: BLE001 - a bug must not stop the stream
+            log.error("handler_failed", messages=len(batch), error=type(error).__name__, where=_where(error))
+            if len(batch) > 1:
+                for message in batch:
+                    if not message.is_acked:
+                        await settle([message])
+            else:
+                await _put_off(broker, who, batch[0], error)
+
+    return settle
+
+
+async def _put_off(broker: NatsBroker, who: str, message: Msg, error: Exception) -> None:
+    metadata = message.metadata
+    if metadata.num_delivered < TRIES_MAX:
+        await message.nak(delay=min(0.5 * 2**metadata.num_delivered, DELAY_MAX_S))
+        return
+    origin = f"{metadata.stream}:{metadata.sequence.stream}"
+    letter = dead.to_message(
+        who=who,
+        why=f"{type(error).__name__} at {_where(error)}",
+        where=f"{origin}:{message.subject}",
+        msg_id=origin,
+        body=message.data,
+        headers=message.headers or {},
+        tries=metadata.num_delivered,
+    )
+    with suppress(NotPublishedError):  # then it comes again after ack_wait
+        await Publisher(broker).publish([letter])
+        await message.ack()
+
+
+def _where(error: Exception) -> str:
+    """The innermost line; an exception's text may hold what a customer wrote, its place never does."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    return f"{PurePath(frame.filename).name}:{frame.lineno} in {frame.name}"
+
+
+async def listen(
+    broker: NatsBroker, consumer: Consumer, handler: Callable[[list[Msg]], Awaitable[None]]
+) -> None:
+    """Wait until the consumer exists, however long that takes; then hear it, as `subscribe` says."""
+    said = False
+    while not await _exists(broker, consumer):
+        if not said:
+            log.info("waiting_for_consumer", stream=consumer.stream, durable=consumer.durable)
+            said = True
+        await asyncio.sleep(WAIT_S)
+    subscriber = subscribe(
+        broker, stream=consumer.stream, durable=consumer.durable, batch=consumer.batch, handler=handler
+    )
+    await subscriber.start()
+
+
+async def _exists(broker: NatsBroker, consumer: Consumer) -> bool:
+    connection = client(broker)
+    if connection is None:
+        return False
+    try:
+        await connection.jetstream(timeout=1).consumer_info(consumer.stream, consumer.durable)
+    except (nats.errors.Error, nats.js.errors.Error):
+        return False
+    return True
 
 
 class Publisher:

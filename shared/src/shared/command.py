@@ -6,16 +6,17 @@ from msgspec import Struct
 from shared.event import shard
 from shared.message import MSG_ID, Message
 
-Value = str | int | float
+Value = bool | int | float | str
 """What a contact attribute may hold.  https://developers.brevo.com/reference/createcontact"""
 
 
 class ContactUpsert(Struct, frozen=True, kw_only=True, tag_field="kind", tag="contact.upsert"):
     """Make a contact be as the book says.  Safe to repeat; only the newest version matters."""
 
-    id: str  # "<ext_id>/<version>/<mapping>": another state or another mapping is another command
+    id: str  # "<ext_id>/<version>/<mapping>/<content hash>": another state or mapping is another command
     ext_id: str  # ours, with our prefix; Brevo's key for the contact
-    version: int  # the TWILIO sequence the state includes; the sink never sends an older over a newer
+    version: int  # the highest TWILIO sequence the state includes; an older is never sent over a newer,
+    # and of two with the same version the later in BREVO is the newer (the mapper heard something again)
     mapping: str  # hash of the mapping that made it
     email: str | None = None  # lower case
     attributes: dict[str, Value] = {}  # UPPER_SNAKE, SMS as E.164 among them

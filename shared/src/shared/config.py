@@ -17,17 +17,16 @@ from ruamel.yaml.error import MarkedYAMLError
 
 Channel = Literal["voice", "sms", "whatsapp", "webchat", "email", "messenger", "video", "rcs"]
 AttributeType = Literal["text", "float", "date", "boolean"]
-Doc = Meta
 
 
 class Sync(Struct, forbid_unknown_fields=True, frozen=True):
     """Which kinds of things are told to Brevo."""
 
-    conversations: Annotated[bool, Doc(description="conversation.*, message.*, participant.* events")] = True
-    tasks: Annotated[bool, Doc(description="task.*, reservation.* and task-queue.* events")] = True
-    customers: Annotated[bool, Doc(description="contacts with their attributes and lists")] = True
-    csat: Annotated[bool, Doc(description="survey.* events and scores")] = True
-    agent_activity: Annotated[bool, Doc(description="agents' status in the console; never at Brevo")] = False
+    conversations: Annotated[bool, Meta(description="conversation.*, message.*, participant.* events")] = True
+    tasks: Annotated[bool, Meta(description="task.*, reservation.* and task-queue.* events")] = True
+    customers: Annotated[bool, Meta(description="contacts with their attributes and lists")] = True
+    csat: Annotated[bool, Meta(description="survey.* events and scores")] = True
+    agent_activity: Annotated[bool, Meta(description="agents' status in the console; never at Brevo")] = False
 
 
 class Lists(Struct, forbid_unknown_fields=True, frozen=True):
@@ -58,11 +57,11 @@ class Rule(Struct, forbid_unknown_fields=True, frozen=True):
     name: Annotated[str, Meta(min_length=1, max_length=255, pattern="^[A-Za-z0-9_-]+$")]
     properties: Annotated[
         dict[Annotated[str, Meta(max_length=255, pattern="^[A-Za-z0-9_-]+$")], str],
-        Doc(description="further event properties, each with the source its value comes from"),
+        Meta(description="further event properties, each with the source its value comes from"),
     ] = {}
     when: Annotated[
         dict[str, str | int | float | bool | list[str | int | float | bool]],
-        Doc(description="sources and the value, or values, each must have"),
+        Meta(description="sources and the value, or values, each must have"),
     ] = {}
     enabled: bool = True
 
@@ -76,19 +75,19 @@ class TwilioFlex(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
 
     enabled: bool = True
     account_sid: str = ""
-    flex_flow_sid: Annotated[str, Doc(description="filters legacy Flex channels only")] = ""
+    flex_flow_sid: Annotated[str, Meta(description="filters legacy Flex channels only")] = ""
     sync: Sync = Sync()
     lists: Lists = Lists()
     channels: tuple[Channel, ...] = ("voice", "sms", "whatsapp", "webchat")
     survey: Survey = Survey()
     own_numbers: Annotated[
-        tuple[str, ...], Doc(description="the business's own numbers: they identify nobody")
+        tuple[str, ...], Meta(description="the business's own numbers: they identify nobody")
     ] = ()
-    message_bodies: Annotated[bool, Doc(description="keep what customers and agents wrote in the log")] = (
+    message_bodies: Annotated[bool, Meta(description="keep what customers and agents wrote in the log")] = (
         False
     )
     time_zone: Annotated[
-        str, Doc(description="in which a conversation's date is told, such as Europe/Paris")
+        str, Meta(description="in which a conversation's date is told, such as Europe/Paris")
     ] = "UTC"
     debug: bool = False
     log_level: Literal["verbose", "debug", "info", "warning", "error"] = "info"

@@ -1,17 +1,23 @@
 """What every service is around its own work: a FastStream application with health and metrics over HTTP."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+import signal
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
+import structlog
 import uvicorn
 from faststream.asgi import AsgiFastStream, AsgiResponse, get
 from faststream.nats import NatsBroker
 from prometheus_client import CollectorRegistry, make_asgi_app
 
+log = structlog.get_logger()
+
 Ready = Callable[[], Awaitable[str]]
 """Why the service cannot do its work just now; an empty text when it can."""
 
 Hook = Callable[[], Awaitable[None]]
+Work = Callable[[], Coroutine[Any, Any, None]]
 
 STOP_GRACE_S = 10  # open requests and the batch in hand are finished; the orchestrator's grace must be longer
 
@@ -25,10 +31,12 @@ def build(
     before: Sequence[Hook] = (),
     after: Sequence[Hook] = (),
     at_end: Sequence[Hook] = (),
+    work: Sequence[Work] = (),
 ) -> AsgiFastStream:
     """An application with `/health/live`, `/health/ready`, `/metrics` and the routes given.
 
     `before` runs before the broker is connected, `after` once it is, `at_end` before it is closed.
+    `work` runs beside all that from when the broker is connected, and is cancelled first of all at the end.
     The broker connects in the background: the service answers, unready, while NATS is away.
     """
 
@@ -41,6 +49,25 @@ def build(
         why = await ready()
         return AsgiResponse(f"{why or 'ready'}\n".encode(), 503 if why else 200)
 
+    running: list[asyncio.Task[None]] = []
+
+    def look_at(task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()):
+            log.error("work_failed", error=type(error).__name__)
+            signal.raise_signal(signal.SIGTERM)  # leave in order; whoever runs us starts us again
+
+    async def begin() -> None:
+        for one in work:
+            running.append(task := asyncio.create_task(one()))
+            task.add_done_callback(look_at)
+
+    async def end() -> None:
+        for task in running:
+            task.cancel()
+        for result in await asyncio.gather(*running, return_exceptions=True):
+            if isinstance(result, Exception):
+                raise result
+
     return AsgiFastStream(
         broker,
         logger=None,
@@ -51,8 +78,8 @@ def build(
             ("/metrics", make_asgi_app(registry)),
         ],
         on_startup=before,
-        after_startup=after,
-        on_shutdown=at_end,
+        after_startup=[*after, begin],
+        on_shutdown=[end, *at_end],
     )
 
 

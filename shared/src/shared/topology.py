@@ -28,7 +28,7 @@ class Consumer:
     stream: str
     durable: str
     batch: int  # messages fetched at once
-    ack_wait_s: float
+    ack_wait_s: float  # how soon another hears what a killed one had in hand
     max_ack_pending: int
 
 
@@ -48,7 +48,7 @@ DEAD = Stream("DEAD", ("dead.>",), "original bytes and headers, why, where, who,
 
 STREAMS = (TWILIO, BREVO, RECEIPTS, DEAD)
 
-MAPPER = Consumer("TWILIO", "mapper", batch=500, ack_wait_s=60, max_ack_pending=2000)
+MAPPER = Consumer("TWILIO", "mapper", batch=500, ack_wait_s=10, max_ack_pending=2000)
 BREVO_SINK = Consumer("BREVO", "brevo-sink", batch=500, ack_wait_s=60, max_ack_pending=4000)
 
 CONSUMERS = (MAPPER, BREVO_SINK)

@@ -1,0 +1,5 @@
+"""`python -m tajo`."""
+
+from tajo.main import main
+
+main()

@@ -1,0 +1,124 @@
+"""tajo: the command line.  Exit codes: 0 done, 1 a check failed, 2 wrong usage, 78 the settings cannot be used."""
+
+import asyncio
+import importlib
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import nats.errors
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from shared.bootstrap import bootstrap as make_streams
+from shared.config import Config, ConfigError, load
+from tajo.supervise import GivenUpError
+from tajo.up import SERVICES, CannotStartError
+from tajo.up import up as run_everything
+
+app = typer.Typer(no_args_is_help=True, add_completion=True, help="Twilio Flex → Brevo, event-sourced.")
+mapping = typer.Typer(no_args_is_help=True, help="Check and describe the connector file.")
+app.add_typer(mapping, name="mapping")
+
+out, err = Console(), Console(stderr=True)
+
+ConfigFile = Annotated[Path, typer.Argument(envvar="TAJO_CONFIG", help="The connector file.")]
+
+
+@app.command()
+def up(
+    nats_config: Annotated[Path, typer.Option(help="Configuration of the embedded broker.")] = Path(
+        "deploy/nats/nats.conf"
+    ),
+) -> None:
+    """Run everything on this machine: broker, streams and services, until Ctrl-C."""
+    try:
+        asyncio.run(
+            run_everything(config=nats_config, say=lambda line: err.print(f"[bold]tajo[/bold] {line}"))
+        )
+    except (CannotStartError, GivenUpError, nats.errors.Error) as error:
+        err.print(f"[red]tajo cannot run:[/red] {error}")
+        raise typer.Exit(os.EX_CONFIG) from error
+
+
+@app.command()
+def run(service: Annotated[str, typer.Argument(help=", ".join(SERVICES))]) -> None:
+    """Run one service in the foreground."""
+    if service not in SERVICES:
+        raise typer.BadParameter(f"no service is called {service}; there are {', '.join(SERVICES)}")
+    importlib.import_module(f"{service.replace('-', '_')}.main").main()
+
+
+@app.command()
+def bootstrap(
+    nats_url: Annotated[
+        str, typer.Option(envvar="TAJO_NATS_URL", help="NATS server.")
+    ] = "nats://127.0.0.1:4222",
+) -> None:
+    """Create or update the streams and consumers.  Repeating it changes nothing."""
+    try:
+        asyncio.run(make_streams(nats_url))
+    except (nats.errors.Error, OSError) as error:
+        err.print(
+            f"[red]no broker at {nats_url}:[/red] {type(error).__name__}; is it running, and is the address right?"
+        )
+        raise typer.Exit(1) from error
+    out.print("streams and consumers are as shared/topology.py says")
+
+
+@mapping.command()
+def check(file: ConfigFile = Path("config/tajo.yaml")) -> None:
+    """Say whether the file can be used; every mistake with its line and column."""
+    try:
+        config = load(file)
+    except ConfigError as error:
+        for problem in error.problems:
+            err.print(
+                f"{file}:{problem.line}:{problem.column}: {problem.what}",
+                highlight=False,
+                markup=False,
+                soft_wrap=True,
+            )
+        raise typer.Exit(1) from error
+    out.print(
+        _table(
+            "Attributes",
+            "Twilio",
+            "Brevo",
+            [(s, f"{f.attribute} ({f.type})") for s, f in config.fields.items()],
+        )
+    )
+    out.print(
+        _table("Events", "Twilio", "Brevo", [(type_, rule.name) for type_, rule in config.rules.items()])
+    )
+    out.print(f"{file} is good; mapping {config.hash}")
+
+
+@mapping.command()
+def schema() -> None:
+    """Print the JSON Schema of the file, for editors."""
+    sys.stdout.write(msgspec.json.format(msgspec.json.encode(schema_of_file()), indent=2).decode() + "\n")
+
+
+def schema_of_file() -> dict[str, object]:
+    """The schema, as it is shipped in config/tajo.schema.json."""
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Tajo connector file",
+        **msgspec.json.schema(Config),
+    }
+
+
+def _table(title: str, left: str, right: str, rows: list[tuple[str, str]]) -> Table:
+    table = Table(left, right, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def main() -> None:
+    """Entry point."""
+    app()

@@ -1,0 +1,102 @@
+"""`tajo up`: the broker, its streams, and one child a service, on this machine."""
+
+import asyncio
+import os
+import signal
+import sys
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from shared.bootstrap import bootstrap
+from tajo import nats_server
+from tajo.supervise import Child, keep, stop
+
+SERVICES = {"ingest": 8080, "mapper": 8081, "brevo-sink": 8082, "poller": 8083}  # each with its port
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+BROKER_S = 10.0  # nats-server answers within 0.1 s; recovery of a large store takes longer
+
+
+class CannotStartError(Exception):
+    """What stands in the way, and what to do."""
+
+
+async def up(*, config: Path, say: Callable[[str], None]) -> None:
+    """Run everything until SIGTERM or SIGINT.  Raises CannotStartError, GivenUpError."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    url = os.environ.get("TAJO_NATS_URL") or "nats://127.0.0.1:4222"
+    broker = _embedded(url, config)
+    services = [Child(name, [sys.executable, "-m", "tajo", "run", name]) for name in SERVICES]
+    keeping: list[asyncio.Task[None]] = []
+    try:
+        if broker:
+            keeping.append(asyncio.create_task(keep(broker, say)))
+            await _answering(url)
+        await bootstrap(url)
+        keeping += [asyncio.create_task(keep(service, say)) for service in services]
+        keeping.append(asyncio.create_task(_tell_when_ready(say)))
+        await _until(stopping, keeping)
+    finally:
+        for task in keeping:
+            task.cancel()
+        for service in services:  # in the order of the flow: what is in hand reaches the next
+            await stop(service)
+        if broker:
+            await stop(broker)
+
+
+def port_of(service: str) -> int:
+    """Where a service's health is."""
+    return int(os.environ.get(f"TAJO_{service.upper().replace('-', '_')}_PORT") or SERVICES[service])
+
+
+def _embedded(url: str, config: Path) -> Child | None:
+    """A broker of our own, where the URL is on this machine and nothing answers there."""
+    host, port = urlsplit(url).hostname or "127.0.0.1", urlsplit(url).port or 4222
+    if host not in LOOPBACK or nats_server.answers(host, port):
+        return None
+    if not config.exists():
+        raise CannotStartError(
+            f"no {config}: run this in the repository, or set TAJO_NATS_URL to a running NATS"
+        )
+    store = Path(os.environ.get("TAJO_DATA_DIR") or ".tajo/data") / "nats"
+    return Child("nats", nats_server.command(config=config, store=store, host=host, port=port))
+
+
+async def _answering(url: str) -> None:
+    host, port = urlsplit(url).hostname or "127.0.0.1", urlsplit(url).port or 4222
+    for _ in range(round(BROKER_S / 0.02)):
+        if nats_server.answers(host, port):
+            return
+        await asyncio.sleep(0.02)
+    raise CannotStartError(f"the broker does not answer on {host}:{port}; its log above says why")
+
+
+async def _until(stopping: asyncio.Event, keeping: list[asyncio.Task[None]]) -> None:
+    """Until we are told to stop, or a child gives up."""
+    waiting = asyncio.create_task(stopping.wait())
+    pending = {waiting, *keeping}
+    while not waiting.done():
+        done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()  # raises GivenUpError
+
+
+async def _tell_when_ready(say: Callable[[str], None]) -> None:
+    for service in SERVICES:
+        while not await asyncio.to_thread(ready, service):  # noqa: ASYNC110 - another process has no Event of ours
+            await asyncio.sleep(0.1)
+    say(f"ready: webhooks on port {port_of('ingest')}; health on /health/ready of each service")
+
+
+def ready(service: str) -> bool:
+    """Whether a service on this machine says so."""
+    url = f"http://127.0.0.1:{port_of(service)}/health/ready"
+    with suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
+        return bool(answer.status == 200)
+    return False

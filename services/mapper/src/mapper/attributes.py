@@ -1,0 +1,97 @@
+"""Reading task attributes: schema-less JSON that every Flex project fills in its own way.  Pure."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+_E164 = re.compile(r"\+[1-9]\d{6,14}")  # https://www.twilio.com/docs/glossary/what-e164
+_EMAIL = re.compile(r"[^@\s:]+@[^@\s]+\.[^@\s.]+")
+_PHONE_LIKE = re.compile(r"[+()\d\s.-]+")
+
+_WITHHELD = frozenset({"+266696687", "+7378742833", "+2562533", "+8656696", "+86282452253"})
+# ANONYMOUS, RESTRICTED, BLOCKED, UNKNOWN and UNAVAILABLE on a telephone's keys, as Twilio passes them on:
+# https://help.twilio.com/articles/223179988
+
+
+def lookup(attributes: Mapping[str, Any], path: str) -> Any:
+    """The value at a path such as customers.email; a key that itself has dots is found too; else None."""
+    if path in attributes:
+        return attributes[path]
+    head, _, rest = path.partition(".")
+    inner = attributes.get(head)
+    return lookup(inner, rest) if rest and isinstance(inner, Mapping) else None
+
+
+def scalar(value: Any) -> str | int | float | bool | None:
+    """The value where it is one: not an object, a list, an empty text or nothing."""
+    return value if isinstance(value, str | int | float | bool) and value != "" else None
+
+
+def identifiers(attributes: Mapping[str, Any], own_numbers: frozenset[str]) -> dict[str, str]:
+    """Who the customer is, as far as the attributes say: `email`, `external`, `phone`.
+
+    Email lower case, phone E.164.  Anonymous and withheld numbers, `client:`, `sip:` and the business's own
+    numbers identify nobody; names, account ids and chat identities never do.
+    """
+    found: dict[str, str] = {}
+    for path in ("customers.email", "email", "pre_engagement_data.email", "customerAddress"):
+        email = lookup(attributes, path)
+        if isinstance(email, str) and _EMAIL.fullmatch(email.strip()):
+            found["email"] = email.strip().lower()
+            break
+    external = scalar(lookup(attributes, "customers.external_id"))
+    if external is not None and not isinstance(external, bool):
+        found["external"] = str(external)
+    outbound = is_outbound(attributes)
+    for path in (
+        "customers.phone",
+        "customerAddress",
+        *(("outbound_to", "to", "called") if outbound else ("from", "caller")),
+    ):
+        phone = e164(lookup(attributes, path))
+        if phone and phone not in own_numbers:
+            found["phone"] = phone
+            break
+    return found
+
+
+def is_outbound(attributes: Mapping[str, Any]) -> bool:
+    """Whether the business called: then the customer is `to`, not `from`."""
+    direction = attributes.get("direction") or lookup(attributes, "conversations.direction")
+    return isinstance(direction, str) and direction.lower().startswith("outbound")
+
+
+def e164(address: Any) -> str:
+    """A customer's phone number in E.164, its channel's prefix (whatsapp:, rcs:) off; else an empty text."""
+    if not isinstance(address, str):
+        return ""
+    number = address.strip().rpartition(":")[2]
+    return (
+        number
+        if _E164.fullmatch(number) and number not in _WITHHELD and not address.startswith(("client:", "sip:"))
+        else ""
+    )
+
+
+def identity(attributes: Mapping[str, Any]) -> str | None:
+    """How Flex knows the customer: a chat identity or an address, as Flex has it."""
+    caller = ("outbound_to", "to") if is_outbound(attributes) else ("from", "caller")
+    return _first(
+        scalar(attributes.get("identity")),
+        scalar(attributes.get("customerAddress")),
+        *(value for name in caller if e164(value := attributes.get(name))),
+        scalar(attributes.get("customerId")),
+    )
+
+
+def friendly_name(attributes: Mapping[str, Any]) -> str | None:
+    """The customer's name; a phone number standing in for one is none."""
+    return _first(*(
+        name
+        for path in ("customers.name", "customerName", "pre_engagement_data.friendlyName", "name")
+        if isinstance(name := lookup(attributes, path), str) and not _PHONE_LIKE.fullmatch(name.rpartition(":")[2])
+    ))  # fmt: skip
+
+
+def _first(*values: Any) -> str | None:
+    return next((str(value).strip() for value in values if value is not None and str(value).strip()), None)

@@ -1,0 +1,221 @@
+"""The book: interactions, customers, identifiers and the outbox, in SQLite.  A projection of the stream TWILIO."""
+
+import itertools
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import sqlite_utils
+
+from mapper.customer import Aggregates, Customer, Owner
+from mapper.fold import Page
+from mapper.heard import Heard
+from mapper.interaction import Interaction
+from mapper.step import due_ms, summaries
+from shared.message import Message
+
+IN_MAX = 5000  # values in one IN (...); SQLite takes 32,766: https://www.sqlite.org/limits.html#max_variable_number
+DUE_MAX = 500  # interactions looked at again in one go: as many as a batch has messages
+
+
+class Book:
+    """One file.  Every change is one transaction, on disk when it returns (WAL, synchronous FULL)."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Open or create the file; None keeps the book in memory."""
+        connection = sqlite3.connect(path or ":memory:", isolation_level=None)
+        if path:
+            path.chmod(0o600)  # it holds who the customers are
+        self._db = sqlite_utils.Database(connection)
+        self._sql = connection
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "cache_size = -32768", "mmap_size = 0"):
+            self._sql.execute(f"PRAGMA {pragma}")
+        self._create()
+        self._pack = msgspec.msgpack.Encoder()
+        self._interaction = msgspec.msgpack.Decoder(Interaction)
+        self._customer = msgspec.msgpack.Decoder(Customer)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def __enter__(self) -> None:
+        self._sql.execute("BEGIN IMMEDIATE")
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._sql.execute("COMMIT" if kind is None else "ROLLBACK")
+
+    # -- reading ----------------------------------------------------------------------------------------------
+
+    def page(self, heard: Sequence[Heard]) -> Page:
+        """All that these events can touch."""
+        links = dict(
+            self._select(
+                "SELECT sid, key FROM link WHERE sid IN", {sid for one in heard for sid in one.links}
+            )
+        )
+        return self._page(
+            links, (f"{kind}:{value}" for one in heard for kind, value in one.identifiers.items())
+        )
+
+    def is_due(self, now_ms: int) -> bool:
+        """Whether anything has waited long enough."""
+        sql = "SELECT 1 FROM interaction WHERE due_ms > 0 AND due_ms <= ? LIMIT 1"
+        return self._sql.execute(sql, (now_ms,)).fetchone() is not None
+
+    def due(self, now_ms: int) -> Page:
+        """All of the interactions that wait and whose time has come, at most DUE_MAX, as changed ones."""
+        rows = self._sql.execute(
+            "SELECT key FROM interaction WHERE due_ms > 0 AND due_ms <= ? ORDER BY due_ms LIMIT ?",
+            (now_ms, DUE_MAX),
+        )
+        page = self._page({key: key for (key,) in rows}, ())
+        page.changed.update(page.interactions)
+        return page
+
+    def _page(self, links: dict[str, str], identifiers: Iterable[str]) -> Page:
+        keys = set(links.values())
+        interactions = {
+            row[0]: self._interaction.decode(row[1])
+            for row in self._select("SELECT key, body FROM interaction WHERE key IN", keys)
+        }
+        wanted = {*identifiers, *(key for one in interactions.values() for key in one.identifiers)}
+        owners = {
+            row[0]: Owner(row[1], bool(row[2]))
+            for row in self._select("SELECT key, customer, shared FROM identifier WHERE key IN", wanted)
+        }
+        ids = {owner.customer for owner in owners.values()} | {
+            one.customer for one in interactions.values()
+        } - {""}
+        customers = {
+            row[0]: self._customer.decode(row[1])
+            for row in self._select("SELECT id, body FROM customer WHERE id IN", ids)
+        }
+        # A contact's identifiers include some this batch does not name; whose they are decides what Brevo is told.
+        rest = {key for one in customers.values() for key in one.identifiers} - owners.keys()
+        for key, customer, shared in self._select(
+            "SELECT key, customer, shared FROM identifier WHERE key IN", rest
+        ):
+            owners[key] = Owner(customer, bool(shared))
+        return Page(links, interactions, owners, customers)
+
+    def aggregates(self, customers: Iterable[str], channels: Sequence[str]) -> dict[str, Aggregates]:
+        """Over each customer's interactions in these channels; a customer with none is left out."""
+        found: dict[str, Aggregates] = {}
+        ids, among = set(customers), ", ".join("?" * len(channels))
+        totals = f"""SELECT customer, channel, COUNT(*), MAX(start_ms), MIN(start_ms), SUM(handled OR abandoned),
+            SUM(abandoned), SUM(open_tasks), SUM(wait_ms), COUNT(wait_ms), SUM(handle_ms), COUNT(handle_ms)
+            FROM interaction WHERE channel IN ({among}) AND customer IN"""  # noqa: S608 - question marks
+        for customer, channel, count, last, first, total, *sums in self._select(
+            totals, ids, channels, "GROUP BY 1, 2"
+        ):
+            one = found.setdefault(customer, Aggregates())
+            one.per_channel[channel] = (count, last)
+            one.last_ms, one.first_ms = max(one.last_ms, last), min(one.first_ms or first, first)
+            one.total += total
+            one.abandoned += sums[0]
+            one.open_tasks += sums[1]
+            one.wait_ms = (one.wait_ms[0] + (sums[2] or 0), one.wait_ms[1] + sums[3])
+            one.handle_ms = (one.handle_ms[0] + (sums[4] or 0), one.handle_ms[1] + sums[5])
+        latest = f"""SELECT customer, score, MAX(score_ms) FROM interaction
+            WHERE score_ms IS NOT NULL AND channel IN ({among}) AND customer IN"""  # noqa: S608 - question marks
+        for customer, score, _ in self._select(latest, ids, channels, "GROUP BY 1"):
+            found[customer].score = score
+        return found
+
+    # -- writing ----------------------------------------------------------------------------------------------
+
+    def write(self, page: Page) -> None:
+        """Store the page's changed interactions and whose they are.  Customers follow with `write_customers`."""
+        changed = [page.interactions[key] for key in page.changed]
+        self._sql.executemany("DELETE FROM interaction WHERE key = ?", ((key,) for key in page.joined))
+        self._sql.executemany(
+            "INSERT OR REPLACE INTO interaction VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                (*msgspec.structs.astuple(summary), due_ms(one), self._pack.encode(one))
+                for one, summary in zip(changed, summaries(iter(changed)), strict=True)
+            ),
+        )
+        self._sql.executemany(
+            "INSERT OR REPLACE INTO link VALUES (?, ?)",
+            ((sid, one.key) for one in changed for sid in one.links),
+        )
+        self._sql.executemany(
+            "INSERT OR REPLACE INTO identifier VALUES (?, ?, ?)",
+            ((key, owner.customer, owner.shared) for key, owner in page.owners.items()),
+        )
+
+    def write_customers(self, customers: Iterable[Customer]) -> None:
+        """Store them."""
+        self._sql.executemany(
+            "INSERT OR REPLACE INTO customer VALUES (?, ?)",
+            ((one.id, self._pack.encode(one)) for one in customers),
+        )
+
+    def put_out(self, messages: Iterable[Message]) -> None:
+        """Append to the outbox, in the same transaction as what caused them."""
+        self._sql.executemany(
+            "INSERT INTO outbox (message) VALUES (?)", ((self._pack.encode(message),) for message in messages)
+        )
+
+    def outbox(self, limit: int) -> tuple[int, list[Message]]:
+        """The oldest messages not yet known to be published, and the number of the last."""
+        rows = self._sql.execute(
+            "SELECT number, message FROM outbox ORDER BY number LIMIT ?", (limit,)
+        ).fetchall()
+        return (rows[-1][0] if rows else 0), [msgspec.msgpack.decode(row[1], type=Message) for row in rows]
+
+    def published(self, number: int) -> None:
+        """Forget the outbox up to and with this number."""
+        self._sql.execute("DELETE FROM outbox WHERE number <= ?", (number,))
+
+    @property
+    def sequence(self) -> int:
+        """The last TWILIO sequence the book includes; 0 for an empty book."""
+        row = self._sql.execute("SELECT sequence FROM position").fetchone()
+        return row[0] if row else 0
+
+    @sequence.setter
+    def sequence(self, sequence: int) -> None:
+        self._sql.execute("INSERT OR REPLACE INTO position VALUES (1, MAX(?, ?))", (sequence, self.sequence))
+
+    # -- the file ---------------------------------------------------------------------------------------------
+
+    def _select(
+        self, sql: str, values: set[str], before: Sequence[Any] = (), after: str = ""
+    ) -> Iterator[tuple[Any, ...]]:
+        """Run `<sql> (?, …) <after>` over the values, IN_MAX at a time."""
+        rest = iter(values)
+        while chunk := list(itertools.islice(rest, IN_MAX)):
+            marks = ", ".join("?" * len(chunk))
+            yield from self._sql.execute(f"{sql} ({marks}) {after}", (*before, *chunk))
+
+    def _create(self) -> None:
+        self._db.table("interaction").create(
+            {
+                "key": str, "customer": str, "channel": str, "start_ms": int, "handled": int, "abandoned": int,
+                "wait_ms": int, "handle_ms": int, "open_tasks": int, "score": float, "score_ms": int,
+                "due_ms": int, "body": bytes,
+            },
+            pk="key", if_not_exists=True,
+        )  # fmt: skip
+        self._db.table("interaction").create_index(["customer", "channel"], if_not_exists=True)
+        self._sql.execute(
+            "CREATE INDEX IF NOT EXISTS interaction_due ON interaction (due_ms) WHERE due_ms > 0"
+        )
+        self._sql.execute(
+            "CREATE TABLE IF NOT EXISTS link (sid TEXT PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID"
+        )
+        self._sql.execute(
+            "CREATE TABLE IF NOT EXISTS identifier"
+            " (key TEXT PRIMARY KEY, customer TEXT NOT NULL, shared INTEGER NOT NULL) WITHOUT ROWID"
+        )
+        self._sql.execute("CREATE TABLE IF NOT EXISTS customer (id TEXT PRIMARY KEY, body BLOB NOT NULL)")
+        self._sql.execute(
+            "CREATE TABLE IF NOT EXISTS outbox (number INTEGER PRIMARY KEY AUTOINCREMENT, message BLOB NOT NULL)"
+        )
+        self._sql.execute(
+            "CREATE TABLE IF NOT EXISTS position (id INTEGER PRIMARY KEY, sequence INTEGER NOT NULL)"
+        )

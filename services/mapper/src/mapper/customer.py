@@ -1,0 +1,230 @@
+"""A customer: the identifiers that are one person, and what Brevo's contact shall say of them.  Pure."""
+
+import hashlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec import Struct
+
+from mapper.interaction import Dated, Interaction, Seen, keep_latest
+from shared.command import Value
+from shared.config import AttributeType, Config
+
+PREFIX = "tajo-"  # of every ext_id of ours: another's is never overwritten
+
+_RANK = {"email": 0, "external": 1, "phone": 2}  # among identifiers first seen in one event
+
+
+class Owner(Struct, array_like=True):
+    """Whose an identifier is.  A shared phone is a customer of its own, and nobody's SMS."""
+
+    customer: str
+    shared: bool = False
+
+
+class Customer(Struct, omit_defaults=True):
+    """One person, as far as we know."""
+
+    id: str  # Brevo's ext_id
+    identifiers: dict[str, Seen] = {}  # "email:…", "external:…", "phone:…"
+    fields: dict[str, Dated] = {}  # mapped source → the latest value over all interactions
+    told: str = ""  # hash of what Brevo was last told
+
+    @property
+    def strong(self) -> bool:
+        """Whether more than a phone is known."""
+        return any(not key.startswith("phone:") for key in self.identifiers)
+
+
+class Aggregates(Struct, kw_only=True):
+    """Over the customer's interactions in enabled channels."""
+
+    per_channel: dict[str, tuple[int, int]] = {}  # channel → how many, and the latest start (ms)
+    total: int = 0  # handled or abandoned
+    abandoned: int = 0
+    open_tasks: int = 0
+    wait_ms: tuple[int, int] = (0, 0)  # sum, count; of handled ones
+    handle_ms: tuple[int, int] = (0, 0)
+    first_ms: int = 0
+    last_ms: int = 0
+    score: float | None = None  # of the latest survey
+
+
+class Contact(Struct, frozen=True):
+    """What Brevo shall hold."""
+
+    email: str | None
+    attributes: dict[str, Value]
+    list_ids: tuple[int, ...]
+
+    @property
+    def hash(self) -> str:
+        """Equal contacts have equal hashes."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:16]
+
+
+def customer_id(identifier: str) -> str:
+    """From the earliest identifier; it tells nobody who it is."""
+    return PREFIX + hashlib.sha256(identifier.encode()).hexdigest()[:24]
+
+
+def decide(seen: Mapping[str, Seen], owners: Mapping[str, Owner], customers: Mapping[str, Customer]) -> str:
+    """Whose an interaction is, by the identifiers seen in it; an empty text for nobody's yet.
+
+    Strong identifiers first: a phone says who called only where no email and no external id does.  A phone
+    that nobody strong owns is taken over by the email it comes with.
+    """
+    ordered = sorted(
+        seen, key=lambda key: (seen[key].first_ms, seen[key].first_id, _RANK[key.partition(":")[0]])
+    )
+    strong = [key for key in ordered if not key.startswith("phone:")]
+    for key in strong:
+        if key in owners:
+            return owners[key].customer
+    for key in ordered:
+        if key.startswith("phone:") and key in owners:
+            owner = owners[key]
+            if not strong or not (owner.shared or customers[owner.customer].strong):
+                return owner.customer
+    return customer_id(ordered[0]) if ordered else ""
+
+
+def own(
+    customer: Customer, seen: Mapping[str, Seen], owners: dict[str, Owner], customers: Mapping[str, Customer]
+) -> None:
+    """Give the customer the identifiers seen in an interaction of theirs.  Changes `customer` and `owners` only.
+
+    A phone that another email owns becomes shared.
+    """
+    strong = any(not key.startswith("phone:") for key in seen)
+    for key, when in seen.items():
+        owner = owners.get(key)
+        if owner is None or owner.customer == customer.id:
+            owners[key] = owner or Owner(customer.id)
+        elif not key.startswith("phone:"):
+            continue  # two known customers in one interaction: the earlier keeps what is theirs
+        elif owner.shared or not strong:
+            continue
+        elif customers[owner.customer].strong:
+            owners[key] = Owner(customer_id(key), shared=True)
+            continue
+        else:
+            owners[key] = Owner(customer.id)
+        known = customer.identifiers.get(key)
+        customer.identifiers[key] = (
+            Seen(
+                *min((known.first_ms, known.first_id), (when.first_ms, when.first_id)),
+                *max((known.last_ms, known.last_id), (when.last_ms, when.last_id)),
+            )
+            if known
+            else when
+        )
+
+
+def learn(customer: Customer, interaction: Interaction) -> None:
+    """Take over what an interaction says of its customer.  Changes `customer` only; idempotent."""
+    for source, said in interaction.fields.items():
+        keep_latest(customer.fields, source, said)
+
+
+def contact(
+    customer: Customer, aggregates: Aggregates, owners: Mapping[str, Owner], config: Config
+) -> Contact:
+    """What Brevo shall hold of the customer.  Unknown values are left out: an attribute is never cleared."""
+    flex = config.flex
+    computed = _computed(aggregates, ZoneInfo(flex.time_zone))
+    attributes: dict[str, Value] = {}
+    email: str | None = None
+    for source, field in config.fields.items():
+        if source == "attributes.email":
+            email = _latest(customer, "email:", owners) or None
+        elif source == "attributes.phone":
+            if phone := _latest(customer, "phone:", owners):
+                attributes[field.attribute] = phone
+        elif flex.sync.customers:
+            said = customer.fields.get(source)
+            value = computed.get(source, said.value if said else None)
+            if (fitting := fit(value, field.type)) is not None:
+                attributes[field.attribute] = fitting
+    lists = [
+        flex.lists.support_contacts,
+        flex.lists.csat_respondents if aggregates.score is not None else None,
+    ]
+    chosen = tuple(id_ for id_ in lists if id_ is not None) if flex.sync.customers else ()
+    return Contact(email, attributes, chosen)
+
+
+def _latest(customer: Customer, kind: str, owners: Mapping[str, Owner]) -> str:
+    """The identifier of a kind last seen, of those that are the customer's alone."""
+    theirs = (
+        (seen.last_ms, seen.last_id, key)
+        for key, seen in customer.identifiers.items()
+        if key.startswith(kind)
+        and key in owners
+        and owners[key].customer == customer.id
+        and not owners[key].shared
+    )
+    return max(theirs, default=(0, "", kind))[2].removeprefix(kind)
+
+
+def _computed(aggregates: Aggregates, zone: ZoneInfo) -> dict[str, Any]:
+    """The aggregates, by their names in a field mapping."""
+
+    def date(ms: int) -> str | None:
+        return datetime.fromtimestamp(ms / 1000, UTC).astimezone(zone).date().isoformat() if ms else None
+
+    def mean_seconds(ms: tuple[int, int]) -> int | None:
+        total, count = ms
+        return (total + 500 * count) // (1000 * count) if count else None  # whole seconds, half up
+
+    preferred = max(aggregates.per_channel.items(), key=lambda item: (*item[1], item[0]), default=None)
+    return {
+        "first_contact_date": date(aggregates.first_ms),
+        "last_conversation_date": date(aggregates.last_ms),
+        "total_conversations": aggregates.total,
+        "abandoned_conversations": aggregates.abandoned,
+        "open_tasks": aggregates.open_tasks,
+        "avg_wait_time": mean_seconds(aggregates.wait_ms),
+        "avg_handle_time": mean_seconds(aggregates.handle_ms),
+        "last_csat_score": aggregates.score,
+        "preferred_channel": preferred[0] if preferred else None,
+    }
+
+
+def fit(value: Any, type_: AttributeType) -> Value | None:
+    """A value as an attribute of this type takes it; None where it cannot: Brevo drops such values in silence."""
+    if value is None:
+        return None
+    match type_:
+        case "text":
+            return (
+                ("yes" if value else "no")
+                if isinstance(value, bool)
+                else f"{value:g}"
+                if isinstance(value, float)
+                else str(value)
+            )
+        case "float":
+            return _number(value)
+        case "boolean":
+            return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(
+                str(value).lower()
+            )
+        case "date":
+            try:
+                return datetime.fromisoformat(str(value)).date().isoformat()
+            except ValueError:
+                return None
+
+
+def _number(value: Any) -> int | float | None:
+    try:
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    if number != number or number in (float("inf"), float("-inf")):  # noqa: PLR0124 - only nan differs from itself
+        return None
+    return int(number) if number.is_integer() else number

@@ -1,0 +1,61 @@
+"""mapper: raw events in, Brevo commands out.  What is judged stands in fold.py and step.py."""
+
+import os
+import sys
+
+from faststream.asgi import AsgiFastStream
+from prometheus_client import CollectorRegistry
+
+from mapper.book import Book
+from mapper.mapping import Mapping
+from mapper.settings import Settings
+from mapper.step import Policy
+from shared import bus, log, service
+from shared.config import Config, ConfigError, load
+from shared.settings import SettingsError
+from shared.settings import load as load_settings
+from shared.topology import MAPPER
+
+
+def create_app(settings: Settings, config: Config) -> AsgiFastStream:
+    """Build the service; nothing runs yet but the book is open."""
+    registry = CollectorRegistry()
+    broker = bus.connect(settings.nats_url, service="mapper")
+    folder = settings.data_dir / "mapper"
+    folder.mkdir(parents=True, exist_ok=True)
+    book = Book(folder / "book.sqlite")
+    mapping = Mapping(book, bus.Publisher(broker), Policy.of(config), registry)
+
+    async def hear() -> None:
+        await mapping.catch_up()
+        await bus.listen(broker, MAPPER, mapping.on_batch)
+
+    async def close() -> None:
+        book.close()
+
+    async def ready() -> str:
+        return mapping.stuck or ("" if bus.client(broker) else "no connection to NATS")
+
+    app = service.build(broker, ready=ready, registry=registry, work=[hear, mapping.on_time])
+    app.after_shutdown(close)
+    return app
+
+
+def main() -> None:
+    """Run until SIGTERM.  Exit code 78: the settings or the connector file cannot be used."""
+    try:
+        settings = load_settings(Settings, os.environ)
+        config = load(settings.config)
+    except (SettingsError, ConfigError) as error:
+        sys.exit(_refuse(error))
+    log.set_up("mapper", level="verbose" if config.flex.debug else config.flex.log_level)
+    service.serve(create_app(settings, config), host=settings.host, port=settings.port)
+
+
+def _refuse(error: Exception) -> int:
+    print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
+    return os.EX_CONFIG
+
+
+if __name__ == "__main__":
+    main()

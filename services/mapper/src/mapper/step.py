@@ -1,0 +1,280 @@
+"""The judgement of the mapper: what an event changes, what Brevo is told, and when.  Pure: time is an argument.
+
+What Brevo is to be told of waits in its interaction until three things are known: whose it is, on which
+channel it was, and, for at most HOLD_MS, the rest of its story.  The first two decide whether it goes out
+at all, and may take long; the third only fills its properties.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from mapper.attributes import friendly_name, identity, lookup, scalar
+from mapper.heard import Heard, Score, as_number
+from mapper.interaction import Interaction, Task, Waiting, completed_ms, handle_ms, join_event, wait_ms
+from shared.command import EventTrack
+from shared.config import IDENTIFIERS, TYPES, Config, Rule, Survey
+from shared.event import rfc3339
+
+HOLD_MS = 10_000  # for events that come out of order; Twilio's callbacks spread over a few seconds
+KEEP_MS = 30 * 24 * 3600 * 1000  # for a name to come: as long as Twilio keeps its own events
+
+ENDED = "conversation.ended"
+SURVEY = "survey.completed"
+
+
+class Policy(Struct, frozen=True):
+    """What of the configuration decides."""
+
+    config: Config
+    sources: tuple[str, ...]  # of the field mapping, the customer's identity and aggregates apart
+    own_numbers: frozenset[str]
+
+    @classmethod
+    def of(cls, config: Config) -> "Policy":
+        """Read it off a connector file."""
+        wanted = {
+            *config.fields,
+            *(source for rule in config.rules.values() for source in rule.properties.values()),
+        }
+        wanted |= {source for rule in config.rules.values() for source in rule.when}
+        kept = sorted(s for s in wanted if s not in IDENTIFIERS and (s not in TYPES or s in _NAMED))
+        return cls(config, tuple(kept), frozenset(config.flex.own_numbers))
+
+    def enabled(self, type_: str) -> bool:
+        """Whether a rule tells of this type, and its kind is switched on."""
+        sync = self.config.flex.sync
+        on = sync.tasks
+        if type_.startswith("survey."):
+            on = sync.csat
+        elif type_.startswith(("conversation", "message.", "participant.", "interaction")):
+            on = sync.conversations
+        return on and type_ in self.config.rules
+
+
+_NAMED = {"identity": identity, "friendly_name": friendly_name}
+
+
+def fields_in(attributes: Mapping[str, Any], sources: tuple[str, ...]) -> dict[str, Any]:
+    """The mapped values in one event's attributes; what is absent or empty is not said."""
+    values = {
+        source: _NAMED[source](attributes) if source in _NAMED else scalar(lookup(attributes, source))
+        for source in sources
+    }
+    return {source: value for source, value in values.items() if value is not None}
+
+
+def score_in(attributes: Mapping[str, Any], survey: Survey) -> Score | None:
+    """The satisfaction score in one event's attributes, if any path of the configuration leads to one."""
+    for path in survey.score:
+        number = as_number(lookup(attributes, path))
+        if number is not None:
+            name = next(
+                (name for path in survey.name if isinstance(name := lookup(attributes, path), str)), "csat"
+            )
+            return Score(name, number)
+    return None
+
+
+def hear(interaction: Interaction, heard: Heard, policy: Policy, *, now_ms: int, trace: str) -> None:
+    """Join what an event says, and note what Brevo is to be told of.  Changes `interaction` only; idempotent."""
+    if heard.score is None and heard.attributes:
+        score = score_in(heard.attributes, policy.config.flex.survey)
+        heard = msgspec.structs.replace(heard, score=score) if score else heard
+    join_event(interaction, heard, fields_in(heard.attributes, policy.sources))
+    if heard.type != SURVEY and policy.enabled(heard.type):
+        agent = heard.agent if heard.type.startswith("reservation.") else ""
+        event = Waiting(
+            heard.type, heard.time_ms, now_ms, task=heard.task, agent=agent, thin=heard.thin, trace=trace
+        )
+        _await(interaction, heard.identity, event)
+    if policy.enabled(ENDED) and interaction.ended_ms:
+        _await(interaction, ENDED, Waiting(ENDED, interaction.ended_ms, now_ms, trace=trace))
+    if heard.score and policy.enabled(SURVEY):
+        name = heard.score.survey
+        _await(interaction, f"{SURVEY}/{name}", Waiting(SURVEY, 0, now_ms, survey=name, trace=trace))
+
+
+def _await(interaction: Interaction, key: str, event: Waiting) -> None:
+    if key in interaction.told:
+        return
+    known = interaction.waiting.setdefault(key, event)
+    known.thin &= event.thin
+    known.time_ms = min(known.time_ms, event.time_ms)
+
+
+def due_ms(interaction: Interaction) -> int:
+    """When to look at it again though nothing more is heard; 0 for never."""
+    held = HOLD_MS if interaction.customer and interaction.channel else KEEP_MS
+    return min((event.heard_ms + held for event in interaction.waiting.values()), default=0)
+
+
+class Released(Struct):
+    """What went out of an interaction's waiting room."""
+
+    commands: list[tuple[EventTrack, str]]  # each with the trace it belongs to
+    nobody: list[str]  # command ids given up: no identity came within KEEP_MS
+
+
+def release(interaction: Interaction, policy: Policy, *, now_ms: int) -> Released:
+    """Let go what may go.  Changes `waiting` and `told` of `interaction` only."""
+    out = Released([], [])
+    for key, event in list(interaction.waiting.items()):
+        rule = policy.config.rules.get(event.type)
+        if (
+            key not in interaction.told and rule is not None
+        ):  # else the interaction it was joined with told it
+            if not interaction.customer or not interaction.channel:
+                if now_ms < event.heard_ms + KEEP_MS:
+                    continue
+                out.nobody.append(_command_id(interaction, key, event))
+            elif interaction.channel in policy.config.flex.channels:
+                if not _complete(interaction, event) and now_ms < event.heard_ms + HOLD_MS:
+                    continue
+                track = _track(interaction, key, event, rule)
+                if all(
+                    _matches(source, wanted, interaction, track.properties)
+                    for source, wanted in rule.when.items()
+                ):
+                    out.commands.append((track, event.trace))
+        del interaction.waiting[key]
+        interaction.told.add(key)
+    return out
+
+
+def _complete(interaction: Interaction, event: Waiting) -> bool:
+    """Whether all its default properties are known that will ever be."""
+    task = interaction.tasks.get(event.task)
+    match event.type:
+        case "task.completed":
+            return task is not None and not event.thin and wait_ms(task) is not None
+        case "task.canceled":
+            return task is not None and ("task.created" in task.at or "task-queue.entered" in task.at)
+        case "conversation.ended":
+            return interaction.wait_ms is not None
+        case "survey.completed":
+            return any(task.at and not task.virtual for task in interaction.tasks.values())
+        case _:
+            return not event.thin
+
+
+def _command_id(interaction: Interaction, key: str, event: Waiting) -> str:
+    """The domain event's identity, then the rule's left-hand name."""
+    identity = f"{interaction.sid}/{key}" if event.type in (ENDED, SURVEY) else key
+    return f"{identity}/{event.type}"
+
+
+def _track(interaction: Interaction, key: str, event: Waiting, rule: Rule) -> EventTrack:
+    time_ms = event.time_ms
+    if event.type == SURVEY:
+        time_ms = interaction.surveys[event.survey].ms
+    elif event.type == ENDED:
+        time_ms = interaction.ended_ms
+    elif event.type == "task.completed" and event.task in interaction.tasks:
+        time_ms = completed_ms(interaction.tasks[event.task])
+    properties = _properties(interaction, event)
+    for name, source in rule.properties.items():
+        value = _value(source, interaction, properties)
+        if value is not None:
+            properties[name] = value
+    return EventTrack(
+        id=_command_id(interaction, key, event),
+        ext_id=interaction.customer,
+        name=rule.name,
+        time=rfc3339(time_ms),
+        properties=properties,
+    )
+
+
+def _properties(interaction: Interaction, event: Waiting) -> dict[str, str | int]:
+    """What every event tells, where it is known.  The names are shared.config.PROPERTIES."""
+    task_sid = event.task or interaction.task_sid
+    task = interaction.tasks.get(task_sid, Task())
+    of_task = bool(event.task)
+    wait = wait_ms(task) if of_task else interaction.wait_ms
+    handle = handle_ms(task) if of_task else interaction.handle_ms
+    start = task.at.get("task.created", 0) if of_task else interaction.created_ms
+    end = completed_ms(task) or task.at.get("task.canceled", 0) if of_task else interaction.ended_ms
+    score = interaction.surveys.get(event.survey)
+    known: dict[str, str | int | None] = {
+        "task_sid": task_sid,
+        "conversation_sid": min(
+            interaction.conversations, key=interaction.conversations.__getitem__, default=""
+        ),
+        "channel": interaction.channel,
+        **{name: task.said[name].value for name in ("queue", "agent", "outcome") if name in task.said},
+        **({"agent": event.agent} if event.agent else {}),
+        "wait_seconds": _seconds(wait),
+        "handle_seconds": _seconds(handle),
+        "duration_seconds": _seconds(end - start) if start and end else None,
+        "reason": task.said["reason"].value
+        if event.type.startswith("task.") and "reason" in task.said
+        else "",
+        "csat_score": told(score.value) if score else None,
+    }
+    return {name: value for name, value in known.items() if value not in (None, "")}
+
+
+def _seconds(ms: int | None) -> int | None:
+    """Whole seconds, half up."""
+    return None if ms is None else (ms + 500) // 1000
+
+
+def told(value: Any) -> str | int | None:
+    """A value as an event property may hold it: the batch schema knows neither float nor boolean."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else f"{value:g}"
+    return value if isinstance(value, str | int) else None
+
+
+def _value(source: str, interaction: Interaction, properties: Mapping[str, str | int]) -> str | int | None:
+    """A source of a rule: a default property, else a mapped value of the interaction."""
+    if source in properties:
+        return properties[source]
+    said = interaction.fields.get(source)
+    return told(said.value) if said else None
+
+
+def _matches(source: str, wanted: Any, interaction: Interaction, properties: Mapping[str, str | int]) -> bool:
+    value = _value(source, interaction, properties)
+    return any(told(one) == value for one in (wanted if isinstance(wanted, list) else [wanted]))
+
+
+def summaries(interactions: Iterator[Interaction]) -> Iterator["Summary"]:
+    """What the book keeps in columns, for the aggregates."""
+    for interaction in interactions:
+        first = min(interaction.surveys.values(), key=lambda said: (said.ms, said.id), default=None)
+        last = max(interaction.surveys.values(), key=lambda said: (said.ms, said.id), default=first)
+        yield Summary(
+            key=interaction.key,
+            customer=interaction.customer,
+            channel=interaction.channel,
+            start_ms=interaction.start_ms,
+            handled=interaction.handled,
+            abandoned=interaction.abandoned,
+            wait_ms=interaction.wait_ms if interaction.handled else None,
+            handle_ms=interaction.handle_ms,
+            open_tasks=interaction.open_tasks,
+            score=last.value if last else None,
+            score_ms=last.ms if last else None,
+        )
+
+
+class Summary(Struct, frozen=True, kw_only=True):
+    """One interaction, as its customer's aggregates need it."""
+
+    key: str
+    customer: str
+    channel: str
+    start_ms: int
+    handled: bool
+    abandoned: bool
+    wait_ms: int | None
+    handle_ms: int | None
+    open_tasks: int
+    score: float | None
+    score_ms: int | None

@@ -1,0 +1,45 @@
+"""Fold what was heard into the book, and say what follows: the part every way of mapping shares.
+
+The caller opens the transaction, and puts out what is returned in the same one.
+"""
+
+from collections.abc import Sequence
+
+from msgspec import Struct
+
+from mapper.book import Book
+from mapper.fold import Page, fold, settle, upserts
+from mapper.heard import Heard
+from mapper.step import Policy
+from shared.command import Command
+
+
+class Made(Struct):
+    """What follows from a batch: commands, a contact before its events, each with the trace that caused it."""
+
+    commands: list[tuple[Command, str]]
+    nobody: list[str]  # ids of commands given up: no identity came
+
+
+def take(
+    book: Book, events: Sequence[tuple[Heard, str]], policy: Policy, *, now_ms: int, sequence: int
+) -> Made:
+    """Fold events, each with its trace, up to and with a TWILIO sequence."""
+    page = book.page([heard for heard, _ in events])
+    fold(page, events, policy, now_ms=now_ms)
+    book.sequence = sequence
+    return _close(book, page, policy, now_ms=now_ms)
+
+
+def look(book: Book, policy: Policy, *, now_ms: int) -> Made:
+    """Let go what has waited long enough, though nothing more was heard."""
+    return _close(book, book.due(now_ms), policy, now_ms=now_ms)
+
+
+def _close(book: Book, page: Page, policy: Policy, *, now_ms: int) -> Made:
+    settle(page, policy, now_ms=now_ms)
+    book.write(page)
+    aggregates = book.aggregates(page.touched, policy.config.flex.channels)
+    contacts = upserts(page, aggregates, policy, version=book.sequence)
+    book.write_customers(page.customers[id_] for id_ in page.touched)
+    return Made([*contacts, *page.tracks], page.nobody)

@@ -1,0 +1,186 @@
+"""The mapper as a process on a real broker: what it hears, what it says, and what a crash leaves."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nats
+import pytest
+
+from mapper.story import given
+from shared import bus, command
+from shared.bus import Publisher
+from shared.command import ContactUpsert, EventTrack
+from shared.event import to_message
+from shared.message import MSG_ID, Message
+from shared.trace import start
+
+STORIES = Path(__file__).parent.parent / "golden"
+
+
+class Mapper:
+    """A mapper process with a book of its own."""
+
+    def __init__(self, url: str, folder: Path, port: int) -> None:
+        self._environ = {
+            **os.environ,
+            "TAJO_NATS_URL": url,
+            "TAJO_CONFIG": "config/tajo.yaml",
+            "TAJO_DATA_DIR": str(folder),
+            "TAJO_MAPPER_PORT": str(port),
+        }
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        self.process = subprocess.Popen([sys.executable, "-m", "mapper.main"], env=self._environ)
+
+    def end(self, number: int) -> int:
+        assert self.process is not None
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+
+@pytest.fixture
+def mapper(nats_server, tmp_path, free_port):
+    process = Mapper(nats_server.url, tmp_path, free_port)
+    process.start()
+    yield process
+    if process.process.poll() is None:
+        process.end(signal.SIGKILL)
+
+
+async def tell(url: str, messages: list[Message]) -> None:
+    broker = bus.connect(url, service="test")
+    await broker.connect()
+    await Publisher(broker).publish(messages)
+    await broker.stop()
+
+
+async def stored(url: str, stream: str, count: int) -> list:
+    """The messages of a stream once there are `count`, in order."""
+    connection = await nats.connect(url)
+    try:
+        jetstream = connection.jetstream()
+        deadline = time.monotonic() + 25
+        while (await jetstream.stream_info(stream)).state.messages < count:
+            assert time.monotonic() < deadline, f"{stream} holds fewer than {count}"
+            await asyncio.sleep(0.05)
+        state = (await jetstream.stream_info(stream)).state
+        return [await jetstream.get_msg(stream, seq) for seq in range(1, state.last_seq + 1)]
+    finally:
+        await connection.close()
+
+
+async def acked(url: str, sequence: int) -> None:
+    """Return when the mapper has acked everything up to a sequence."""
+    connection = await nats.connect(url)
+    try:
+        deadline = time.monotonic() + 25
+        while (
+            await connection.jetstream().consumer_info("TWILIO", "mapper")
+        ).ack_floor.stream_seq < sequence:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.05)
+    finally:
+        await connection.close()
+
+
+def heard(story: str) -> list[Message]:
+    return [to_message(event, start()) for event in given((STORIES / story / "given.ndjson").read_bytes())]
+
+
+async def test_a_call_becomes_a_contact_and_then_its_events_in_the_same_trace(nats_server, mapper):
+    messages = heard("voice_handled")
+
+    await tell(nats_server.url, messages)
+    await acked(nats_server.url, len(messages))
+    told = await stored(nats_server.url, "BREVO", 4)
+
+    commands = [command.from_body(message.data) for message in told]
+    assert isinstance(commands[0], ContactUpsert)
+    assert commands[0].email == "maria.lopez@example.com"
+    assert {c.name for c in commands if isinstance(c, EventTrack)} == {
+        "SUPPORT_REQUESTED",
+        "SUPPORT_RESOLVED",
+        "CONVERSATION_ENDED",
+    }
+    traces = {message.headers["traceparent"].split("-")[1] for message in messages}
+    assert {message.headers["traceparent"].split("-")[1] for message in told} <= traces
+
+
+async def test_what_cannot_be_read_is_a_dead_letter_and_holds_up_nobody(nats_server, mapper):
+    call = heard("voice_handled")
+    garbled = Message(
+        "twilio.AC1.01.taskrouter.task.created", b"\xff\xfe{", {**call[0].headers, MSG_ID: "EVbad"}
+    )
+    naked = Message("twilio.AC1.01.taskrouter.task.created", b"{}", {MSG_ID: "EVnaked"})
+
+    await tell(nats_server.url, [garbled, naked, *call])
+    letters = await stored(nats_server.url, "DEAD", 2)
+    told = await stored(nats_server.url, "BREVO", 4)
+
+    assert [letter.data for letter in letters] == [b"\xff\xfe{", b"{}"]
+    assert letters[0].headers["Tajo-Dead-Who"] == "mapper"
+    assert letters[0].headers["Tajo-Dead-Where"] == f"TWILIO:1:{garbled.subject}"
+    assert letters[0].headers["Tajo-Dead-Why"] == "not a form: UnicodeDecodeError"
+    assert letters[1].headers["Tajo-Dead-Why"].startswith("the envelope lacks the header ce-")
+    assert len({message.headers[MSG_ID] for message in told}) == len(told)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_stopped_mid_way_and_started_again_it_says_each_event_once(nats_server, mapper, number):
+    calls = []
+    for call in range(300):
+        for message in heard("voice_handled"):
+            body = message.body.replace(b"0795f31e7aca4f78bfe0a7ed4351cf09", b"%032x" % call)
+            body = body.replace(b"CA42a6c262e77af15020ce15c3d94378a4", b"CA%032x" % call)
+            body = body.replace(b"WR7d0fbfb819eea2aabd8a224f4b4e86af", b"WR%032x" % call)
+            calls.append(
+                Message(
+                    message.subject, body, {**message.headers, MSG_ID: f"{message.headers[MSG_ID]}-{call}"}
+                )
+            )
+
+    telling = asyncio.create_task(tell(nats_server.url, calls))
+    await stored(nats_server.url, "BREVO", 20)
+    mapper.end(number)
+    mapper.start()
+    await telling
+    await acked(nats_server.url, len(calls))
+    told, ids = [], []
+    deadline = (
+        time.monotonic() + 25
+    )  # what a kill left unacked comes 10 s late, and what missed it waits as long
+    while len(ids) < 900:
+        assert time.monotonic() < deadline
+        told = [command.from_body(message.data) for message in await stored(nats_server.url, "BREVO", 901)]
+        ids = [one.id for one in told if isinstance(one, EventTrack)]
+    assert len(ids) == len(set(ids)) == 900
+    last = [one for one in told if isinstance(one, ContactUpsert)][-1]
+    assert last.attributes["SUPPORT_TICKET_COUNT"] == 300
+
+
+async def test_an_unusable_connector_file_is_named_with_its_line_and_ends_the_process(
+    nats_server, tmp_path, free_port
+):
+    bad = tmp_path / "bad.yaml"
+    bad.write_text("event_mapping:\n  task.cancelled: X\n")
+    environ = {**os.environ, "TAJO_CONFIG": str(bad), "TAJO_DATA_DIR": str(tmp_path)}
+
+    done = await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "mapper.main"],
+        env=environ,
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
+
+    assert done.returncode == os.EX_CONFIG
+    assert (
+        b"line 2, column 3: no event is called 'task.cancelled'; did you mean task.canceled?" in done.stderr
+    )
