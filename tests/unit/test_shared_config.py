@@ -1,0 +1,118 @@
+"""The connector file: what is accepted, and where and how a mistake is named."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import pytest
+from ruamel.yaml import YAML
+
+from shared import config
+from shared.config import Attribute, ConfigError, Rule
+
+ROOT = Path(__file__).parent.parent.parent
+SHIPPED = (ROOT / "config/tajo.yaml").read_text()
+DOCUMENTED = (
+    SHIPPED.replace("debug: false", "debug: true            # accepted as the documentation shows it")
+    .replace("log_level: info", "log_level: verbose")
+    .replace("log_api_calls: false", "log_api_calls: true")
+)
+
+
+def problems(text: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        config.parse(text)
+    return [str(problem) for problem in caught.value.problems]
+
+
+@pytest.mark.parametrize("text", [SHIPPED, DOCUMENTED], ids=["shipped", "documented"])
+def test_the_file_of_the_documentation_works_as_it_is(text):
+    read = config.parse(text)
+
+    assert read.fields["last_conversation_date"] == Attribute("LAST_SUPPORT_DATE", "date")
+    assert read.fields["customer_tier"] == Attribute("VIP_TIER", "text")
+    assert read.rules["task.canceled"] == Rule("SUPPORT_ABANDONED")
+    assert read.flex.lists.csat_respondents == 33
+
+
+def test_the_mappings_are_accepted_inside_the_connector_and_mean_the_same():
+    head, _, tail = SHIPPED.partition("field_mapping:")
+    inside = head + "".join(f"    {line}\n" for line in f"field_mapping:{tail}".splitlines())
+
+    assert config.parse(inside).fields == config.parse(SHIPPED).fields
+    assert config.parse(inside).hash == config.parse(SHIPPED).hash
+
+
+def test_an_empty_file_is_a_connector_that_tells_nothing():
+    assert config.parse("").rules == {}
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "said"),
+    [
+        ("task.canceled:", "task.cancelled:", "line 29, column 3: no event is called 'task.cancelled'; did you mean task.canceled?"),
+        ("task.canceled:", "worker.activity.update:", "line 29, column 3: worker.activity.update happens to no customer, so there is no contact to tell it of"),
+        ("support_contacts: 32", "support_contacts: all", "line 9, column 13: Expected `int | null`, got `str`"),
+        ("log_level: info", "log_levl: info", "line 12, column 5: Object contains unknown field `log_levl`"),
+        ("VIP_TIER", "VipTier", "line 24, column 3: 'VipTier' is no Brevo attribute name: capitals, digits and _, at most 50"),
+        ("VIP_TIER", "FIRSTNAME", "line 24, column 3: FIRSTNAME is filled from friendly_name already"),
+        ("attributes.phone: SMS", "attributes.phone: PHONE", "line 18, column 3: attributes.phone identifies the contact: write SMS on the right"),
+        ("customer_tier: VIP_TIER", "customer_tier: EMAIL", "line 24, column 3: EMAIL identifies the contact: map attributes.email or attributes.phone to it"),
+        ("customer_tier: VIP_TIER", "a b: VIP_TIER", "line 24, column 3: 'a b' is neither a known source nor a path such as customers.tier"),
+        ("AVG_WAIT_TIME", "{attribute: AVG_WAIT_TIME, type: date}", "line 21, column 3: avg_wait_time is a float, not a date"),
+        (" SUPPORT_RESOLVED", " {name: 'a b'}", "line 28, column 20: Expected `str` matching regex '^[A-Za-z0-9_-]+$'"),
+        (" SUPPORT_RESOLVED", " {name: X, on: Y}", "line 28, column 29: Object contains unknown field `on`"),
+        (" SUPPORT_RESOLVED", " {name: X, when: {'a b': 1}}", "line 28, column 3: 'a b' is neither a property nor a path such as customers.tier"),
+        ("[voice,", "[fax,", "line 10, column 16: Invalid enum value 'fax'"),
+        ("debug: false", "time_zone: Mars/Base", "line 11, column 5: no time zone is called 'Mars/Base'"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_named_where_it_stands(written, instead, said):
+    assert written in SHIPPED
+
+    assert problems(SHIPPED.replace(written, instead, 1)) == [said]
+
+
+def test_every_mistake_is_named_at_once_in_the_order_of_the_file():
+    text = SHIPPED.replace("task.canceled:", "task.cancelled:").replace("VIP_TIER", "VipTier")
+
+    assert [line.split(":")[0] for line in problems(text)] == ["line 24, column 3", "line 29, column 3"]
+
+
+def test_what_is_not_yaml_is_named_where_it_breaks():
+    assert problems("connectors: [") == [
+        "line 1, column 14: not YAML: expected the node content, but found '<stream end>'"
+    ]
+
+
+def test_a_mapping_in_two_places_is_refused():
+    text = SHIPPED.replace("    debug: false", "    debug: false\n    field_mapping: {account_id: OTHER}")
+
+    assert any("stands at the top and inside twilio_flex: keep one" in line for line in problems(text))
+
+
+def test_the_hash_changes_with_what_decides_and_with_nothing_else():
+    base = config.parse(SHIPPED).hash
+
+    assert config.parse(DOCUMENTED).hash == base
+    assert config.parse(SHIPPED.replace("VIP_TIER", "TIER")).hash != base
+    assert config.parse(SHIPPED.replace("support_contacts: 32", "support_contacts: 7")).hash != base
+
+
+def test_a_missing_file_is_an_error_that_names_it(tmp_path):
+    with pytest.raises(ConfigError, match=r"nowhere\.yaml: line 1, column 1: cannot be read: No such file"):
+        config.load(tmp_path / "nowhere.yaml")
+
+
+def test_the_shipped_schema_is_the_one_of_the_code_and_accepts_the_shipped_file():
+    printed = subprocess.run(
+        [sys.executable, "-m", "tajo", "mapping", "schema"], capture_output=True, check=True
+    ).stdout
+    shipped = (ROOT / "config/tajo.schema.json").read_bytes()
+
+    assert printed == shipped, "run: uv run tajo mapping schema > config/tajo.schema.json"
+    jsonschema.validate(YAML(typ="safe").load(DOCUMENTED), json.loads(shipped))
+    with pytest.raises(jsonschema.ValidationError):
+        jsonschema.validate({"connectors": {"twilio_flex": {"log_levl": "info"}}}, json.loads(shipped))

@@ -1,0 +1,49 @@
+"""Settings: read from the environment or from files, every problem named at once and no value repeated."""
+
+from pathlib import Path
+from typing import Annotated
+
+import msgspec
+import pytest
+
+from shared.settings import SettingsError, env, load
+
+
+class Settings(msgspec.Struct):
+    token: Annotated[str, env("TOKEN", "the token that signs")]
+    port: Annotated[int, env("PORT", "where we listen")] = 8080
+    folder: Annotated[Path, env("FOLDER", "where we keep things")] = Path("data")
+    plain: Annotated[bool, env("PLAIN", "1 allows it")] = False
+
+
+def test_values_come_from_the_environment_and_the_rest_from_the_defaults():
+    settings = load(Settings, {"TOKEN": "t", "PORT": "9", "PLAIN": "1", "FOLDER": "/x"})
+
+    assert settings == Settings(token="t", port=9, folder=Path("/x"), plain=True)
+    assert load(Settings, {"TOKEN": "t"}) == Settings(token="t")
+
+
+def test_a_secret_may_stand_in_a_file(tmp_path):
+    (tmp_path / "token").write_text("from a file\n")
+
+    assert load(Settings, {"TOKEN_FILE": str(tmp_path / "token")}).token == "from a file"
+
+
+def test_every_problem_is_named_and_no_value_is_repeated(tmp_path):
+    with pytest.raises(SettingsError) as caught:
+        load(
+            Settings,
+            {"PORT": "s3cret", "FOLDER": "a", "FOLDER_FILE": "b", "PLAIN_FILE": str(tmp_path / "none")},
+        )
+
+    assert str(caught.value).splitlines() == [
+        "TOKEN is not set: the token that signs",
+        "PORT has a value of the wrong kind: where we listen",
+        "FOLDER and FOLDER_FILE are both set: keep one",
+        "PLAIN_FILE cannot be read: No such file or directory",
+    ]
+
+
+def test_an_empty_variable_is_an_absent_one():
+    with pytest.raises(SettingsError, match="TOKEN is not set"):
+        load(Settings, {"TOKEN": ""})
