@@ -1,0 +1,49 @@
+# Everything a person or CI runs.  Needs Python >= 3.11, git and make; the rest it sets up by itself.
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check format golden up clean
+
+PYTHON ?= python3
+FOUND := $(shell command -v uv 2>/dev/null)
+UV := $(or $(FOUND),.tajo/uv/bin/uv)
+NEEDED := $(if $(FOUND),,$(UV))
+export UV_PYTHON_DOWNLOADS = never
+RUN = $(UV) run --frozen
+
+help: ## what there is
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.tajo/uv/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Tajo needs Python 3.11 or newer; $$($(PYTHON) --version) is here. Set PYTHON=python3.x." >&2; exit 1; }
+	@$(PYTHON) -m venv .tajo/uv || \
+		{ rm -rf .tajo/uv; echo "python3 -m venv does not work here: install your system's python3-venv, or uv." >&2; exit 1; }
+	@.tajo/uv/bin/pip install --quiet --disable-pip-version-check 'uv>=0.9,<1'
+
+setup: $(NEEDED) ## install everything into .venv
+	@$(UV) sync --frozen --quiet
+
+demo: $(NEEDED) ## a day in a contact centre, from webhook to Brevo
+	@$(UV) sync --frozen --quiet --no-dev
+	@$(RUN) --no-dev --no-sync tajo-sandbox demo $(ARGS)
+
+test: setup ## everything that needs no Docker
+	@$(RUN) pytest $(ARGS)
+
+check: setup ## format, lint, types, import boundaries
+	@$(RUN) ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }
+	@$(RUN) ruff check --quiet .
+	@$(RUN) mypy
+	@$(RUN) lint-imports
+	@$(UV) lock --check --quiet
+
+format: setup ## put the code in order
+	@$(RUN) ruff check --quiet --fix . ; $(RUN) ruff format .
+
+golden: setup ## rewrite what the mapping stories end as; read the diff
+	@$(RUN) pytest tests/golden --rewrite-stories --quiet && git --no-pager diff --stat tests/golden
+
+up: setup ## run everything on this machine, against the real APIs
+	@$(RUN) tajo up
+
+clean: ## remove what was set up and what was stored
+	rm -rf .venv .tajo .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
