@@ -1,0 +1,1 @@
+"""HTTP in, raw events out: verify, redact, publish, answer."""

@@ -47,14 +47,10 @@ def main() -> None:
         settings = load_settings(Settings, os.environ)
         config = load(settings.config)
     except (SettingsError, ConfigError) as error:
-        sys.exit(_refuse(error))
+        print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
+        sys.exit(os.EX_CONFIG)
     log.set_up("mapper", level="verbose" if config.flex.debug else config.flex.log_level)
     service.serve(create_app(settings, config), host=settings.host, port=settings.port)
-
-
-def _refuse(error: Exception) -> int:
-    print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
-    return os.EX_CONFIG
 
 
 if __name__ == "__main__":

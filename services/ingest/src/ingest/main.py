@@ -1,0 +1,71 @@
+"""ingest: HTTP in, raw events out.  What is judged stands in signature.py, sources.py and redact.py."""
+
+import os
+import sys
+import time
+
+import nats.errors
+import nats.js.errors
+from faststream.asgi import AsgiFastStream
+from prometheus_client import CollectorRegistry
+
+from ingest.commit import Commit
+from ingest.metrics import Metrics
+from ingest.settings import Settings
+from ingest.sources import ROUTES
+from ingest.webhook import Webhooks
+from shared import bus, log, service
+from shared.config import Config, ConfigError, load
+from shared.settings import SettingsError
+from shared.settings import load as load_settings
+from shared.topology import TWILIO
+
+READY_S = 1.0  # how long one look at the stream counts
+
+
+def create_app(settings: Settings, config: Config) -> AsgiFastStream:
+    """Build the service; nothing runs yet."""
+    registry = CollectorRegistry()
+    broker = bus.connect(settings.nats_url, service="ingest")
+    webhooks = Webhooks(
+        Commit(bus.Publisher(broker).publish),
+        Metrics(registry),
+        public_url=settings.public_url,
+        tokens=tuple(token.strip() for token in settings.auth_tokens.split(",") if token.strip()),
+        api_key=settings.api_key,
+        account_sid=settings.account_sid or config.flex.account_sid,
+        keep_bodies=config.flex.message_bodies,
+    )
+    seen = float("-inf")
+
+    async def ready() -> str:
+        nonlocal seen
+        connection = bus.client(broker)
+        if connection is None:
+            return "no connection to NATS"
+        if time.monotonic() - seen > READY_S:
+            try:
+                await connection.jetstream(timeout=1).stream_info(TWILIO.name)
+            except (nats.errors.Error, nats.js.errors.Error, OSError):
+                return f"the stream {TWILIO.name} does not answer: is `tajo bootstrap` done?"
+            seen = time.monotonic()
+        return ""
+
+    routes = [(path, webhooks.route(path)) for path in ROUTES]
+    return service.build(broker, ready=ready, registry=registry, routes=routes)
+
+
+def main() -> None:
+    """Run until SIGTERM.  Exit code 78: the settings or the connector file cannot be used."""
+    try:
+        settings = load_settings(Settings, os.environ)
+        config = load(settings.config)
+    except (SettingsError, ConfigError) as error:
+        print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
+        sys.exit(os.EX_CONFIG)
+    log.set_up("ingest", level="verbose" if config.flex.debug else config.flex.log_level)
+    service.serve(create_app(settings, config), host=settings.host, port=settings.port)
+
+
+if __name__ == "__main__":
+    main()

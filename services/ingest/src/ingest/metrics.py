@@ -1,0 +1,24 @@
+"""Ingest's metrics, each declared once."""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+
+class Metrics:
+    """What ingest counts."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.webhooks = Counter(
+            "tajo_ingest_webhooks",
+            "Requests, by route and what became of them",
+            ["route", "verdict"],
+            registry=registry,
+        )
+        self.events = Counter(
+            "tajo_ingest_events", "Raw events on disk in the log, by route", ["route"], registry=registry
+        )
+        self.seconds = Histogram(
+            "tajo_ingest_seconds",
+            "From the first byte of a request to its answer",
+            registry=registry,
+            buckets=(0.001, 0.0025, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16, 0.5, 1, 2, 5),
+        )
