@@ -49,7 +49,7 @@ DEAD = Stream("DEAD", ("dead.>",), "original bytes and headers, why, where, who,
 STREAMS = (TWILIO, BREVO, RECEIPTS, DEAD)
 
 MAPPER = Consumer("TWILIO", "mapper", batch=500, ack_wait_s=10, max_ack_pending=2000)
-BREVO_SINK = Consumer("BREVO", "brevo-sink", batch=500, ack_wait_s=60, max_ack_pending=4000)
+BREVO_SINK = Consumer("BREVO", "brevo-sink", batch=500, ack_wait_s=12, max_ack_pending=4000)
 
 CONSUMERS = (MAPPER, BREVO_SINK)
 

@@ -1,0 +1,1 @@
+"""Brevo commands in, Brevo told once, at the allowed rate."""

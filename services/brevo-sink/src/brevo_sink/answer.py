@@ -1,0 +1,186 @@
+"""From Brevo's answers to verdicts: one table, each line with where it comes from.  Pure.
+
+Codes and messages change without notice, so the status leads, then what is machine-readable, then the text.
+https://developers.brevo.com/docs/how-it-works#error-codes
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from msgspec import Struct
+
+from shared.verdict import Done, Pause, Reject, Retry
+
+AGAIN_S = 5.0  # after what passes by itself: 425, 5xx
+WAIT_MAX_S = 60.0  # after a 429; then we look again, whatever the header said
+
+
+class InDoubt(Struct, frozen=True):
+    """Nobody knows whether it took effect."""
+
+    why: str
+
+
+class Without(Struct, frozen=True):
+    """It works without these identifiers, which belong to another contact or are none."""
+
+    identifiers: frozenset[str]  # "email", "SMS"
+    why: str
+
+
+class Partly(Struct, frozen=True):
+    """Of a batch these are refused, each with why; the others took effect."""
+
+    refused: dict[int, str]
+
+
+class Halve(Struct, frozen=True):
+    """The whole batch was refused, and nobody says for which; nothing took effect."""
+
+    why: str
+
+
+Outcome = Done | Retry | Reject | Pause | InDoubt | Without | Partly | Halve
+
+_TAKEN = re.compile(
+    r"(email|sms|ext_id|whatsapp|landline_number)\b.* (?:is|are) already associate", re.IGNORECASE
+)
+_IP = re.compile(r"unrecognised IP", re.IGNORECASE)
+_REMEDY_KEY = "make a key at app.brevo.com > SMTP & API > API keys and set BREVO_API_KEY"
+
+
+def of_contact(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
+    """What became of a POST /contacts."""
+    match status:
+        case 200 | 201 | 204:  # created; updated: https://developers.brevo.com/reference/createcontact
+            return Done()
+        case 400:
+            return _refused_contact(_object(body))
+        case 404:  # https://developers.brevo.com/reference/updatecontact
+            return Reject(_why(status, body))
+        case _:
+            return _of_any(status, headers, body, uncertain=False)
+
+
+def of_events(status: int, headers: Mapping[str, str], body: bytes, count: int) -> Outcome:
+    """What became of a POST /events/batch of `count` events.  https://developers.brevo.com/reference/create-batch-events"""
+    match status:
+        case 202 | 200 | 201 | 204:
+            return Done()
+        case 207 | 400:  # 207: https://developers.brevo.com/changelog/2026/3/3; a 400 may have the same body
+            refused = _by_index(_object(body), count)
+            if refused or status == 207:
+                return Partly(refused)
+            return Halve(_why(status, body)) if count > 1 else Reject(_why(status, body))
+        case 413:  # larger than Brevo takes, whatever is documented
+            return Halve(_why(status, body)) if count > 1 else Reject(_why(status, body))
+        case _:
+            return _of_any(status, headers, body, uncertain=True)
+
+
+def _of_any(status: int, headers: Mapping[str, str], body: bytes, *, uncertain: bool) -> Outcome:
+    """What is the same for every call."""
+    match status:
+        case (
+            401
+        ):  # wrong key, no key, or an IP not allowed: https://github.com/getbrevo/brevo-python/issues/13
+            if _IP.search(_message(_object(body))):
+                return Pause(
+                    "Brevo does not know our IP address", "allow it at app.brevo.com/security/authorised_ips"
+                )
+            return Pause("Brevo refuses our API key", _REMEDY_KEY)
+        case 402:  # not_enough_credits
+            return Pause(
+                "the Brevo plan does not include this, or its credits are used up",
+                "look at the plan at app.brevo.com",
+            )
+        case 403:  # permission_denied, account_under_validation
+            if _object(body).get("code") == "account_under_validation":
+                return Pause("Brevo is validating the account", "wait, or ask Brevo's support")
+            return Pause("the Brevo API key may not do this", "give the key access to contacts and events")
+        case 408 | 425 | 409:  # too early: the same contact is being processed
+            return Retry(_why(status, body), AGAIN_S)
+        case 429:  # https://developers.brevo.com/docs/limit-headers
+            return Retry("429", wait_s(headers))
+        case _ if (
+            status >= 500
+        ):  # 524 is Cloudflare's timeout, in plain text: https://github.com/getbrevo/brevo-php/issues/26
+            return InDoubt(str(status)) if uncertain else Retry(str(status), AGAIN_S)
+        case _:  # 404, 405, 406, 415, 422, 424 and what nobody documents
+            return Reject(_why(status, body))
+
+
+def wait_s(headers: Mapping[str, str]) -> float:
+    """How long a 429 asks us to wait.
+
+    `x-sib-ratelimit-reset` is documented in seconds and was seen in milliseconds, so it is capped.
+    https://github.com/mission-apprentissage/labonnealternance/pull/2710
+    """
+    try:
+        reset = float(headers.get("x-sib-ratelimit-reset", ""))
+    except ValueError:
+        return 1.0
+    seconds = reset / 1000 if reset > 3600 else reset
+    return min(max(seconds, 0.1), WAIT_MAX_S)
+
+
+def _refused_contact(error: Mapping[str, Any]) -> Outcome:
+    metadata = error.get("metadata")
+    taken = metadata.get("duplicate_identifiers") if isinstance(metadata, dict) else None
+    message = _message(error)
+    # The code is duplicate_parameter or invalid_parameter for the same thing:
+    # https://github.com/pass-culture/pass-culture-main/pull/22628
+    names = taken if isinstance(taken, list) else [match[1] for match in _TAKEN.finditer(message)]
+    if not names and re.search("contact already exist", message, re.IGNORECASE):
+        names = ["email"]
+    found = frozenset("email" if str(name).lower() == "email" else str(name).upper() for name in names)
+    if "EXT_ID" in found:
+        return Reject("its ext_id belongs to another contact")
+    if found:
+        return Without(found, "belongs to another contact")
+    if re.search("invalid phone number", message, re.IGNORECASE):
+        return Without(frozenset({"SMS"}), "no phone number to Brevo")
+    return Reject(_why(400, msgspec.json.encode(error)))
+
+
+def _by_index(body: Mapping[str, Any], count: int) -> dict[int, str]:
+    """The refused of a batch: errors[{eventIndex: [n, …], message}]."""
+    refused: dict[int, str] = {}
+    errors = body.get("errors")
+    for error in errors if isinstance(errors, list) else []:
+        if isinstance(error, dict):
+            where = error.get("eventIndex")
+            for index in where if isinstance(where, list) else [where]:
+                if isinstance(index, int) and 0 <= index < count:
+                    refused[index] = _public(_message(error)) or "refused"
+    return refused
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    try:
+        return msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return {}
+
+
+def _message(error: Mapping[str, Any]) -> str:
+    message = error.get("message")
+    return message if isinstance(message, str) else ""
+
+
+def _why(status: int, body: bytes) -> str:
+    error = _object(body)
+    code = error.get("code")
+    return " ".join(
+        filter(None, (str(status), code if isinstance(code, str) else "", _public(_message(error))))
+    )
+
+
+_PRIVATE = re.compile(r"\S+@\S+|\+?\d[\d ().-]{6,}\d")
+
+
+def _public(message: str) -> str:
+    """A message without the mails and numbers Brevo may repeat in it."""
+    return _PRIVATE.sub("…", message)[:200]

@@ -1,0 +1,109 @@
+"""Calls to Brevo's API: at the allowed rate, over kept-alive connections, and what came back as a value.
+
+httpx, and not Brevo's own client, which repeats POST /events by itself and takes a 207 for success.
+"""
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+import structlog
+from msgspec import Struct
+
+from brevo_sink.budget import BucketName, Budget, bucket_of
+from brevo_sink.metrics import Metrics
+
+CONNECT_S, READ_S = 5.0, 20.0
+CONNECTIONS = 8  # calls at once; at 60 a second and 100 ms each, six are open
+NAP_S = 1.0  # the longest sleep before the budget is asked again: it may have learned
+
+log = structlog.get_logger()
+
+
+class Reply(Struct, frozen=True):
+    """Brevo answered."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class NotSent(Struct, frozen=True):
+    """The call never left: nothing took effect."""
+
+    why: str
+
+
+class Lost(Struct, frozen=True):
+    """The call left, and no answer came: it may have taken effect."""
+
+    why: str
+
+
+Result = Reply | NotSent | Lost
+
+_NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+
+
+def check_url(url: str, *, allow_http: bool) -> str:
+    """The URL, if secrets may be sent there.  Raises ValueError."""
+    parsed = httpx.URL(url)
+    if parsed.scheme == "https" or allow_http or parsed.host in ("127.0.0.1", "localhost", "::1"):
+        return url.rstrip("/")
+    raise ValueError("TAJO_BREVO_URL is not https: set TAJO_ALLOW_HTTP=1 if plain http is meant")
+
+
+class Brevo:
+    """One account."""
+
+    def __init__(self, *, url: str, api_key: str, budget: Budget, metrics: Metrics, log_calls: bool) -> None:
+        self.budget = budget
+        self._metrics = metrics
+        self._log_calls = log_calls
+        self._client = httpx.AsyncClient(
+            base_url=url,
+            headers={"api-key": api_key, "accept": "application/json", "user-agent": "tajo-twilio-flex"},
+            timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
+            limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
+            trust_env=False,
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._client.aclose()
+
+    async def turn(self, bucket: BucketName) -> None:
+        """Wait until one more call is allowed, and take it."""
+        began = time.monotonic()
+        while wait_s := self.budget[bucket].wait_s(time.monotonic()):  # noqa: ASYNC110 - it is time we wait for
+            await asyncio.sleep(min(wait_s, NAP_S))
+        self.budget[bucket].take(time.monotonic())
+        self._metrics.waited.labels(bucket).inc(time.monotonic() - began)
+
+    async def call(
+        self, method: str, path: str, *, json: Any = None, params: Sequence[tuple[str, str]] = ()
+    ) -> Result:
+        """Make a call whose `turn` was taken."""
+        bucket, began = bucket_of(path), time.perf_counter()
+        try:
+            answer = await self._client.request(method, path, json=json, params=list(params))
+        except _NEVER_LEFT as error:
+            self._metrics.calls.labels(bucket, "unreachable").inc()
+            return NotSent(type(error).__name__)
+        except httpx.HTTPError as error:
+            self._metrics.calls.labels(bucket, "lost").inc()
+            return Lost(type(error).__name__)
+        self._metrics.calls.labels(bucket, str(answer.status_code)).inc()
+        self.budget[bucket].learn(answer.headers)
+        if self._log_calls:
+            log.info(
+                "brevo_call",
+                method=method,
+                path=path.partition("?")[0],
+                status=answer.status_code,
+                ms=round((time.perf_counter() - began) * 1000, 1),
+                request_id=answer.headers.get("sib-request-id", ""),
+            )
+        return Reply(answer.status_code, answer.headers, answer.content)

@@ -1,0 +1,157 @@
+"""What is in hand: commands heard and not yet ended, by contact.  Pure.
+
+Of a contact's upserts only the newest is worth sending.  Its events wait until it exists, and go in the order
+they were heard.  Nothing is done twice at once for one contact, and one that waits holds up no other.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from msgspec import Struct
+
+from shared.command import ContactUpsert, EventTrack
+
+
+class Item(Struct, eq=False):
+    """A command in hand, with the message it came in."""
+
+    command: ContactUpsert | EventTrack
+    position: int  # its sequence in BREVO: of two with one version the later is the newer
+    message: Any  # settles it
+    trace: str = ""
+    tries: int = 0
+    without: frozenset[str] = frozenset()  # identifiers Brevo refused
+
+
+class _Contact(Struct, eq=False):
+    known: bool  # Brevo has it
+    upsert: Item | None = None
+    events: deque[Item] = deque()
+    busy: bool = False
+    not_before: float = 0.0
+
+
+class Desk:
+    """Holds the items until they are taken, and knows which contacts are busy."""
+
+    def __init__(self, known: Callable[[str], bool]) -> None:
+        self._known = known  # whether the ledger says that Brevo has a contact
+        self._contacts: dict[str, _Contact] = {}
+        self._upserts: deque[str] = deque()  # contacts with an upsert, the longest waiting first
+        self._events: deque[str] = deque()  # contacts with events
+
+    def __len__(self) -> int:
+        return sum((c.upsert is not None) + len(c.events) for c in self._contacts.values())
+
+    def add(self, item: Item) -> Item | None:
+        """Put an item on the desk.  Returns the upsert that is thereby superseded, which may be this one."""
+        contact = self._contact(item.command.ext_id)
+        if isinstance(item.command, EventTrack):
+            if not contact.events:
+                self._events.append(item.command.ext_id)
+            contact.events.append(item)
+            return None
+        older = contact.upsert
+        if older is None:
+            self._upserts.append(item.command.ext_id)
+        elif newer_than(older, item):
+            return item
+        contact.upsert = item
+        return older
+
+    def back(self, items: Iterable[Item], *, not_before: float) -> list[Item]:
+        """Put items back, first in their order, for later; `done` frees their contacts.  Returns what is superseded."""
+        superseded: list[Item] = []
+        for item in reversed(list(items)):
+            contact = self._contact(item.command.ext_id)
+            contact.not_before = not_before
+            if isinstance(item.command, EventTrack):
+                if not contact.events:
+                    self._events.append(item.command.ext_id)
+                contact.events.appendleft(item)
+            elif contact.upsert is None:
+                contact.upsert = item
+                self._upserts.append(item.command.ext_id)
+            else:
+                superseded.append(item)
+        return superseded
+
+    def take_upsert(self, now: float) -> Item | None:
+        """The upsert that has waited longest and may go now; its contact is busy until `done`."""
+        for _ in range(len(self._upserts)):
+            ext_id = self._upserts.popleft()
+            contact = self._contacts[ext_id]
+            if contact.busy or contact.not_before > now:
+                self._upserts.append(ext_id)
+                continue
+            item, contact.upsert, contact.busy = contact.upsert, None, True
+            return item
+        return None
+
+    def take_events(self, now: float, most: int) -> list[Item]:
+        """Events that may go now, at most so many; their contacts are busy until `done`."""
+        taken: list[Item] = []
+        for _ in range(len(self._events)):
+            if len(taken) == most:
+                break
+            ext_id = self._events.popleft()
+            contact = self._contacts[ext_id]
+            if contact.busy or not contact.known or contact.upsert is not None or contact.not_before > now:
+                self._events.append(ext_id)
+                continue
+            while contact.events and len(taken) < most:
+                taken.append(contact.events.popleft())
+            contact.busy = True
+            if contact.events:
+                self._events.append(ext_id)
+        return taken
+
+    def ready(self, now: float) -> tuple[bool, bool]:
+        """Whether there is an upsert, and whether there are events, that may go now."""
+        contacts = self._contacts
+        upserts = any(not contacts[id_].busy and contacts[id_].not_before <= now for id_ in self._upserts)
+        events = any(
+            not c.busy and c.known and c.upsert is None and c.not_before <= now
+            for c in (contacts[id_] for id_ in self._events)
+        )
+        return upserts, events
+
+    def done(self, ext_ids: Iterable[str], *, known: bool | None = None) -> None:
+        """These contacts are free again; `known` says what we learned of whether Brevo has them."""
+        for ext_id in ext_ids:
+            contact = self._contacts.get(ext_id)
+            if contact is None:
+                continue
+            contact.busy = False
+            contact.known = contact.known if known is None else known
+            if contact.upsert is None and not contact.events:
+                del self._contacts[ext_id]
+
+    def orphan(self, ext_id: str) -> list[Item]:
+        """Take away the events of a contact that Brevo refused and does not have."""
+        contact = self._contacts.get(ext_id)
+        if contact is None or contact.known or contact.upsert is not None:
+            return []
+        items = list(contact.events)
+        contact.events.clear()
+        if items:
+            self._events.remove(ext_id)
+        return items
+
+    def _contact(self, ext_id: str) -> _Contact:
+        contact = self._contacts.get(ext_id)
+        if contact is None:
+            contact = self._contacts[ext_id] = _Contact(known=self._known(ext_id), events=deque())
+        return contact
+
+
+def newer_than(one: Item, other: Item) -> bool:
+    """Whether of two upserts of a contact the first is the newer."""
+    return version(one) > version(other)
+
+
+def version(item: Item) -> tuple[int, int]:
+    """What orders a contact's upserts."""
+    assert isinstance(item.command, ContactUpsert)  # noqa: S101 - only upserts have one
+    return item.command.version, item.position

@@ -1,0 +1,87 @@
+"""The ledger: what became of each command, in SQLite.  Event ids are kept for ever, because replay relies on it."""
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Literal
+
+import sqlite_utils
+
+State = Literal["sending", "in_doubt", "delivered", "rejected"]
+
+_NUMBER: dict[State, int] = {"sending": 1, "in_doubt": 2, "delivered": 3, "rejected": 4}
+_STATE: dict[int, State] = {number: state for state, number in _NUMBER.items()}
+
+IN_MAX = 5000  # values in one IN (...); SQLite takes 32,766
+
+
+class Ledger:
+    """One file; each call is one transaction, on disk when it returns (WAL, synchronous FULL)."""
+
+    def __init__(self, path: Path | None) -> None:
+        """Open or create the file; None keeps it in memory.  What was `sending` is `in_doubt` from here on."""
+        self._sql = sqlite3.connect(path or ":memory:", isolation_level=None)
+        self._db = sqlite_utils.Database(self._sql)
+        for pragma in ("journal_mode = WAL", "synchronous = FULL"):
+            self._sql.execute(f"PRAGMA {pragma}")
+        self._sql.execute(
+            "CREATE TABLE IF NOT EXISTS event (id TEXT PRIMARY KEY, state INTEGER NOT NULL, batch TEXT NOT NULL) WITHOUT ROWID"
+        )
+        self._db.table("contact").create(
+            {"ext_id": str, "version": int, "position": int, "mapping": str}, pk="ext_id", if_not_exists=True
+        )
+        self._sql.execute("CREATE INDEX IF NOT EXISTS event_open ON event (state) WHERE state <= 2")
+        self._sql.execute(
+            "UPDATE event SET state = ? WHERE state = ?", (_NUMBER["in_doubt"], _NUMBER["sending"])
+        )
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def states(self, ids: Sequence[str]) -> dict[str, State]:
+        """What is known of these events."""
+        known: dict[str, State] = {}
+        for start in range(0, len(ids), IN_MAX):
+            chunk = ids[start : start + IN_MAX]
+            marks = ", ".join("?" * len(chunk))
+            rows = self._sql.execute(f"SELECT id, state FROM event WHERE id IN ({marks})", chunk)  # noqa: S608
+            known.update((id_, _STATE[number]) for id_, number in rows)
+        return known
+
+    def write(self, ids: Iterable[str], state: State, batch: str = "") -> None:
+        """These events are in this state."""
+        self._many(
+            "INSERT INTO event VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET state = excluded.state, batch = excluded.batch",
+            [(id_, _NUMBER[state], batch) for id_ in ids],
+        )
+
+    def forget(self, ids: Iterable[str]) -> None:
+        """Nothing took effect: these events are as if never sent."""
+        self._many("DELETE FROM event WHERE id = ?", [(id_,) for id_ in ids])
+
+    def has(self, ext_id: str) -> bool:
+        """Whether Brevo was told of this contact."""
+        return self.delivered(ext_id) is not None
+
+    def delivered(self, ext_id: str) -> tuple[int, int, str] | None:
+        """Version, position and mapping of the contact as last delivered."""
+        row = self._sql.execute(
+            "SELECT version, position, mapping FROM contact WHERE ext_id = ?", (ext_id,)
+        ).fetchone()
+        return tuple(row) if row else None
+
+    def deliver(self, ext_id: str, version: int, position: int, mapping: str) -> None:
+        """Brevo has this version of the contact."""
+        self._sql.execute(
+            "INSERT OR REPLACE INTO contact VALUES (?, ?, ?, ?)", (ext_id, version, position, mapping)
+        )
+
+    def _many(self, sql: str, rows: Sequence[tuple[object, ...]]) -> None:
+        self._sql.execute("BEGIN IMMEDIATE")
+        try:
+            self._sql.executemany(sql, rows)
+        except BaseException:
+            self._sql.execute("ROLLBACK")
+            raise
+        self._sql.execute("COMMIT")

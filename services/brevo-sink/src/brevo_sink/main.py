@@ -1,0 +1,114 @@
+"""brevo-sink: Brevo commands in, Brevo told once.  What is judged stands in answer.py, budget.py and desk.py."""
+
+import os
+import sys
+
+from faststream.asgi import AsgiFastStream
+from prometheus_client import CollectorRegistry
+
+from brevo_sink.brevo import Brevo, Reply, check_url
+from brevo_sink.budget import Budget
+from brevo_sink.delivery import Delivery
+from brevo_sink.gate import Gate
+from brevo_sink.ledger import Ledger
+from brevo_sink.metrics import Metrics
+from brevo_sink.preflight import preflight
+from brevo_sink.settings import Settings
+from shared import bus, log, service
+from shared.config import Config, ConfigError, load
+from shared.settings import SettingsError
+from shared.settings import load as load_settings
+from shared.topology import BREVO_SINK
+
+
+def create_app(settings: Settings, config: Config) -> AsgiFastStream:
+    """Build the service; nothing runs yet but the ledger is open."""
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    broker = bus.connect(settings.nats_url, service="brevo-sink")
+    folder = settings.data_dir / "brevo-sink"
+    folder.mkdir(parents=True, exist_ok=True)
+    ledger = Ledger(folder / "ledger.sqlite")
+    gate = Gate(metrics)
+    brevo = Brevo(
+        url=check_url(settings.brevo_url, allow_http=settings.allow_http),
+        api_key=settings.api_key,
+        budget=Budget(settings.rate_fraction),
+        metrics=metrics,
+        log_calls=config.flex.log_api_calls,
+    )
+    delivery = Delivery(
+        brevo=brevo,
+        ledger=ledger,
+        publisher=bus.Publisher(broker),
+        gate=gate,
+        metrics=metrics,
+        look_s=settings.look_s,
+    )
+    looked_at = False
+
+    async def works() -> bool:
+        """Whether Brevo would take commands: the preflight while it has not passed, else the account."""
+        nonlocal looked_at
+        if looked_at:
+            await brevo.turn("other")
+            answer = await brevo.call("GET", "/account")
+            return isinstance(answer, Reply) and answer.status == 200
+        stop = await preflight(brevo, config)
+        looked_at = stop is None
+        if stop:
+            gate.shut(stop)
+        return looked_at
+
+    async def hear() -> None:
+        await works()
+        await gate.passed()
+        await bus.listen(broker, BREVO_SINK, delivery.on_batch)
+
+    async def mend() -> None:
+        await gate.mend(works)
+
+    async def close() -> None:
+        await brevo.close()
+        ledger.close()
+
+    async def ready() -> str:
+        if gate.why:
+            return gate.why
+        if not looked_at:
+            return "looking at Brevo's attributes and lists"
+        return "" if bus.client(broker) else "no connection to NATS"
+
+    app = service.build(
+        broker,
+        ready=ready,
+        registry=registry,
+        at_end=[delivery.finish],
+        work=[
+            hear,
+            mend,
+            delivery.pump_upserts,
+            delivery.pump_events,
+            delivery.watch_doubts,
+            delivery.keep_alive,
+        ],
+    )
+    app.after_shutdown(close)
+    return app
+
+
+def main() -> None:
+    """Run until SIGTERM.  Exit code 78: the settings or the connector file cannot be used."""
+    try:
+        settings = load_settings(Settings, os.environ)
+        config = load(settings.config)
+        check_url(settings.brevo_url, allow_http=settings.allow_http)
+    except (SettingsError, ConfigError, ValueError) as error:
+        print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
+        sys.exit(os.EX_CONFIG)
+    log.set_up("brevo-sink", level="verbose" if config.flex.debug else config.flex.log_level)
+    service.serve(create_app(settings, config), host=settings.host, port=settings.port)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Before the first command: Brevo has the attributes with the right types, and the lists.
+
+Brevo drops what has no attribute, or the wrong type, in silence; so it is looked at before, and what is missing
+is made.  What cannot be made, a person is told of, all at once.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from brevo_sink.answer import of_contact
+from brevo_sink.brevo import Brevo, Reply, Result
+from shared.config import Attribute, Config
+from shared.verdict import Pause
+
+_ACCEPTABLE = {
+    "text": {"text", "category", "multiple-choice"},  # options are told by their label
+    "float": {"float"},
+    "date": {"date"},
+    "boolean": {"boolean"},
+}
+
+
+def missing(fields: Mapping[str, Attribute], body: bytes) -> tuple[dict[str, str], list[str]]:
+    """From the answer of GET /contacts/attributes: what to make, name → type; and what clashes.  Pure.
+
+    https://developers.brevo.com/reference/getattributes-1
+    """
+    listed = msgspec.json.decode(body, type=dict[str, Any]).get("attributes")
+    have = {
+        str(one.get("name", "")).upper(): str(one.get("type") or one.get("category") or "")
+        for one in (listed if isinstance(listed, list) else [])
+        if isinstance(one, dict) and one.get("category") in ("normal", "category")
+    }
+    create: dict[str, str] = {}
+    clashes: list[str] = []
+    for field in fields.values():
+        if field.attribute in ("email", "SMS"):
+            continue
+        kind = have.get(field.attribute)
+        if kind is None:
+            create[field.attribute] = field.type
+        elif kind not in _ACCEPTABLE[field.type]:
+            clashes.append(f"attribute {field.attribute} is {kind} at Brevo and must be {field.type}")
+    return create, clashes
+
+
+async def preflight(brevo: Brevo, config: Config) -> Pause | None:
+    """Look, and make what is missing.  Returns what stands in the way, or None."""
+    problems: list[str] = []
+    flex = config.flex
+    if flex.sync.customers:
+        result = await _get(brevo, "/contacts/attributes")
+        if (stop := _stop(result)) is not None:
+            return stop
+        assert isinstance(result, Reply)  # noqa: S101 - anything else has stopped us
+        create, problems = missing(config.fields, result.body)
+        for name, kind in create.items():
+            await brevo.turn("contacts")
+            made = await brevo.call("POST", f"/contacts/attributes/normal/{name}", json={"type": kind})
+            if not isinstance(made, Reply) or made.status >= 300 and not _exists(made):  # noqa: RUF021 - as one reads it
+                problems.append(f"attribute {name} ({kind}) is missing and cannot be made")
+        for id_ in filter(None, (flex.lists.support_contacts, flex.lists.csat_respondents)):
+            result = await _get(brevo, f"/contacts/lists/{id_}")
+            if isinstance(result, Reply) and result.status == 404:
+                problems.append(f"list {id_} does not exist")
+            elif (stop := _stop(result)) is not None:
+                return stop
+    if problems:
+        remedy = "mend it at Brevo, or in the connector file and start again"
+        return Pause("; ".join(problems), remedy)
+    return None
+
+
+async def _get(brevo: Brevo, path: str) -> Result:
+    await brevo.turn("contacts")
+    return await brevo.call("GET", path)
+
+
+def _stop(result: Result) -> Pause | None:
+    """Why we cannot go on; None after a 200."""
+    if not isinstance(result, Reply):
+        return Pause(
+            f"Brevo cannot be reached ({result.why})", "is the network there, and TAJO_BREVO_URL right?"
+        )
+    if result.status == 200:
+        return None
+    verdict = of_contact(result.status, result.headers, result.body)
+    if isinstance(verdict, Pause):
+        return verdict
+    return Pause(f"Brevo answers {result.status}", "it is tried again; look at status.brevo.com if it stays")
+
+
+def _exists(made: Reply) -> bool:
+    """Somebody made it meanwhile, or it is one of Brevo's own: "Attribute name must be unique"."""
+    return made.status == 400 and b"unique" in made.body

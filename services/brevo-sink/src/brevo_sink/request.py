@@ -1,0 +1,74 @@
+"""From commands to what Brevo is sent.  Pure.  https://developers.brevo.com/reference/createcontact"""
+
+from collections.abc import Collection, Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from shared.command import ContactUpsert, EventTrack
+
+BATCH_MAX = 200  # events in one call: https://developers.brevo.com/docs/event-endpoints
+BATCH_BYTES_MAX = 480 * 1024  # of 512 KB; the rest is for what the client adds
+EVENT_BYTES_MAX = 48 * 1024  # of 50 KB a single event's properties may take
+CUT = "…"
+
+IDEMPOTENCY_KEY = (
+    "idempotency_key"  # in event_properties: Brevo has none of its own, so a read-back looks for this
+)
+
+
+def contact(command: ContactUpsert, without: Collection[str] = ()) -> dict[str, Any]:
+    """The body of POST /contacts: safe to repeat.
+
+    `without` names identifiers that belong to another contact ("email", "SMS") and stay out.  Never forceMerge,
+    which deletes a contact.  Lists go along, because adding to one a second time is then no error.
+    """
+    body: dict[str, Any] = {
+        "ext_id": command.ext_id,
+        "attributes": {name: value for name, value in command.attributes.items() if name not in without},
+        "updateEnabled": True,
+    }
+    if command.email and "email" not in without:
+        body["email"] = command.email
+    if command.list_ids:
+        body["listIds"] = list(command.list_ids)
+    return body
+
+
+def event(command: EventTrack) -> dict[str, Any]:
+    """One element of POST /events/batch.
+
+    Named by ext_id only: a contact id outranks it, and points nowhere after a merge.  Never contact_properties:
+    an old event would roll the contact's attributes back.
+    """
+    return {
+        "event_name": command.name,
+        "event_date": command.time,
+        "identifiers": {"ext_id": command.ext_id},
+        "event_properties": {**_fit(command.properties), IDEMPOTENCY_KEY: command.id},
+    }
+
+
+def _fit(properties: dict[str, str | int]) -> dict[str, str | int]:
+    """The properties, the longest text cut until they fit."""
+    kept = dict(properties)
+    while len(msgspec.json.encode(kept)) > EVENT_BYTES_MAX:
+        longest = max(kept, key=lambda name: len(str(kept[name])))
+        text = str(kept[longest])
+        kept[longest] = text[: len(text) // 2] + CUT
+    return kept
+
+
+def batches(commands: Iterable[EventTrack]) -> Iterator[list[EventTrack]]:
+    """The commands in as few calls as Brevo's limits allow, in order."""
+    batch: list[EventTrack] = []
+    size = 0
+    for command in commands:
+        length = len(msgspec.json.encode(event(command))) + 1
+        if batch and (len(batch) == BATCH_MAX or size + length > BATCH_BYTES_MAX):
+            yield batch
+            batch, size = [], 0
+        batch.append(command)
+        size += length
+    if batch:
+        yield batch

@@ -1,0 +1,35 @@
+"""The sink's settings."""
+
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta, Struct
+
+from shared.settings import AllowHttp, ConfigPath, DataDir, NatsUrl, env
+
+
+class Settings(Struct, frozen=True):
+    """Read from the environment by shared.settings.load."""
+
+    api_key: Annotated[str, env("BREVO_API_KEY", "Brevo's API key, xkeysib-…")]
+    brevo_url: Annotated[str, env("TAJO_BREVO_URL", "Brevo's API")] = "https://api.brevo.com/v3"
+    allow_http: AllowHttp = False
+    rate_fraction: Annotated[
+        float,
+        Meta(gt=0, le=1),
+        env("TAJO_BREVO_RATE_FRACTION", "how much of the account's rate limits is ours; others share them"),
+    ] = 0.7
+    look_s: Annotated[
+        float,
+        Meta(gt=0),
+        env(
+            "TAJO_BREVO_LOOK_S", "seconds between looks for an event of which nobody knows whether it arrived"
+        ),
+    ] = 20.0
+    nats_url: NatsUrl = "nats://127.0.0.1:4222"
+    config: ConfigPath = Path("config/tajo.yaml")
+    data_dir: DataDir = Path(".tajo/data")
+    host: Annotated[str, env("TAJO_BREVO_SINK_HOST", "address of the sink's health and metrics")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[int, env("TAJO_BREVO_SINK_PORT", "port of the sink's health and metrics")] = 8082
