@@ -8,9 +8,6 @@ import json
 import os
 import signal
 import socket
-import subprocess
-import sys
-import time
 from pathlib import Path
 from urllib.parse import parse_qsl, urlencode
 
@@ -38,33 +35,6 @@ FILES = [
 ]
 
 
-class Ingest:
-    """An ingest process."""
-
-    def __init__(self, nats_url: str, port: int) -> None:
-        self.url = f"http://127.0.0.1:{port}"
-        self._environ = {
-            **os.environ,
-            "TAJO_NATS_URL": nats_url,
-            "TAJO_CONFIG": "config/tajo.yaml",
-            "TAJO_INGEST_PORT": str(port),
-            "TAJO_PUBLIC_URL": "https://hooks.example.com",
-            "TWILIO_AUTH_TOKEN": f"rotated-away,{TOKEN}",
-            "TAJO_API_KEY": KEY,
-        }
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "ingest.main"], env=self._environ, stderr=subprocess.PIPE
-        )
-
-    def end(self, number: int = signal.SIGTERM) -> bytes:
-        assert self.process is not None
-        self.process.send_signal(number)
-        return self.process.communicate(timeout=20)[1]
-
-
 def signed(path: str, body: bytes, *, token: str = TOKEN) -> tuple[str, dict[str, str]]:
     """The path with its query, and the headers, as Twilio would send them."""
     url = f"https://hooks.example.com{path}"
@@ -85,26 +55,18 @@ def callback(number: int) -> bytes:
     return urlencode({**fields, "Sid": f"EV{number:032x}"}).encode()
 
 
+SETTINGS = {
+    "TAJO_PUBLIC_URL": "https://hooks.example.com",
+    "TWILIO_AUTH_TOKEN": f"rotated-away,{TOKEN}",
+    "TAJO_API_KEY": KEY,
+}
+
+
 @pytest.fixture
-def ingest(nats_server, free_port):
-    process = Ingest(nats_server.url, free_port)
-    process.start()
-    wait_ready(process)
-    yield process
-    if process.process.poll() is None:
-        process.end(signal.SIGKILL)
-    process.process.stderr.close()
-
-
-def wait_ready(ingest, status: int = 200) -> None:
-    deadline = time.monotonic() + 20
-    while True:
-        try:
-            if httpx.get(f"{ingest.url}/health/ready", timeout=3).status_code == status:
-                return
-        except httpx.TransportError:
-            assert ingest.process.poll() is None
-        assert time.monotonic() < deadline
+def ingest(nats_server, service):
+    process = service("ingest", TAJO_NATS_URL=nats_server.url, **SETTINGS)
+    process.start(ready=True)
+    return process
 
 
 async def log_of(url: str, stream: str = "TWILIO") -> list:
@@ -246,27 +208,26 @@ async def test_without_a_broker_it_says_503_and_unready_and_goes_on_when_the_bro
     async with httpx.AsyncClient(base_url=ingest.url, timeout=10) as client:
         assert await post(client, "/webhooks/taskrouter", callback(1)) == 204
         nats_server.stop()
-        await asyncio.to_thread(wait_ready, ingest, 503)
+        await asyncio.to_thread(ingest.wait, 503)
         assert await post(client, "/webhooks/taskrouter", callback(2)) == 503
         nats_server.start()
-        await asyncio.to_thread(wait_ready, ingest, 200)
+        await asyncio.to_thread(ingest.wait, 200)
         assert await post(client, "/webhooks/taskrouter", callback(2)) == 204
 
     assert len(await log_of(nats_server.url)) == 2
 
 
 async def test_it_starts_without_a_broker_unready_and_never_answers_a_signed_request_with_4xx(
-    nats_server, free_port
+    nats_server, service
 ):
     nats_server.stop()
-    ingest = Ingest(nats_server.url, free_port)
+    ingest = service("ingest", TAJO_NATS_URL=nats_server.url, **SETTINGS)
+
     ingest.start()
-    try:
-        await asyncio.to_thread(wait_ready, ingest, 503)
-        async with httpx.AsyncClient(base_url=ingest.url) as client:
-            assert await post(client, "/webhooks/taskrouter", callback(1)) == 503
-    finally:
-        ingest.end()
+
+    assert "no connection to NATS" in await asyncio.to_thread(ingest.wait, 503)
+    async with httpx.AsyncClient(base_url=ingest.url) as client:
+        assert await post(client, "/webhooks/taskrouter", callback(1)) == 503
 
 
 async def test_stopped_under_load_it_keeps_what_it_acknowledged_and_says_nothing_but_2xx_and_503(
@@ -313,25 +274,20 @@ async def test_nothing_a_customer_said_and_no_secret_reaches_the_logs(ingest):
     assert "signature_refused" in said
 
 
-def test_missing_settings_are_named_and_end_the_process(tmp_path):
-    environ = {name: value for name, value in os.environ.items() if name != "TWILIO_AUTH_TOKEN"}
+def test_missing_settings_are_named_and_end_the_process(service):
+    ingest = service("ingest", TWILIO_AUTH_TOKEN="", TAJO_INGEST_PORT="many")
 
-    done = subprocess.run(
-        [sys.executable, "-m", "ingest.main"],
-        env={**environ, "TAJO_INGEST_PORT": "many"},
-        capture_output=True,
-        timeout=20,
-        check=False,
-    )
+    ingest.start()
+    errors = ingest.process.communicate(timeout=20)[1]
 
-    assert done.returncode == os.EX_CONFIG
-    assert done.stderr.decode().splitlines() == [
+    assert ingest.process.returncode == os.EX_CONFIG
+    assert errors.decode().splitlines() == [
         "TWILIO_AUTH_TOKEN is not set: Twilio's auth token; several, by comma, while one is rotated",
         "TAJO_INGEST_PORT has a value of the wrong kind: port on which webhooks are heard",
     ]
 
 
-def test_one_message_is_on_the_port_of_loopback_only(ingest):
+def test_it_listens_on_loopback_only(ingest):
     host = socket.gethostbyname(socket.gethostname())
     if host.startswith("127."):
         host = "127.0.0.2"  # a loopback address it does not listen on

@@ -3,8 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -22,35 +20,11 @@ from shared.trace import start
 STORIES = Path(__file__).parent.parent / "golden"
 
 
-class Mapper:
-    """A mapper process with a book of its own."""
-
-    def __init__(self, url: str, folder: Path, port: int) -> None:
-        self._environ = {
-            **os.environ,
-            "TAJO_NATS_URL": url,
-            "TAJO_CONFIG": "config/tajo.yaml",
-            "TAJO_DATA_DIR": str(folder),
-            "TAJO_MAPPER_PORT": str(port),
-        }
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        self.process = subprocess.Popen([sys.executable, "-m", "mapper.main"], env=self._environ)
-
-    def end(self, number: int) -> int:
-        assert self.process is not None
-        self.process.send_signal(number)
-        return self.process.wait(20)
-
-
 @pytest.fixture
-def mapper(nats_server, tmp_path, free_port):
-    process = Mapper(nats_server.url, tmp_path, free_port)
+def mapper(nats_server, service):
+    process = service("mapper", TAJO_NATS_URL=nats_server.url)
     process.start()
-    yield process
-    if process.process.poll() is None:
-        process.end(signal.SIGKILL)
+    return process
 
 
 async def tell(url: str, messages: list[Message]) -> None:
@@ -164,23 +138,13 @@ async def test_stopped_mid_way_and_started_again_it_says_each_event_once(nats_se
     assert last.attributes["SUPPORT_TICKET_COUNT"] == 300
 
 
-async def test_an_unusable_connector_file_is_named_with_its_line_and_ends_the_process(
-    nats_server, tmp_path, free_port
-):
+async def test_an_unusable_connector_file_is_named_with_its_line_and_ends_the_process(service, tmp_path):
     bad = tmp_path / "bad.yaml"
     bad.write_text("event_mapping:\n  task.cancelled: X\n")
-    environ = {**os.environ, "TAJO_CONFIG": str(bad), "TAJO_DATA_DIR": str(tmp_path)}
+    mapper = service("mapper", TAJO_CONFIG=str(bad))
 
-    done = await asyncio.to_thread(
-        subprocess.run,
-        [sys.executable, "-m", "mapper.main"],
-        env=environ,
-        capture_output=True,
-        timeout=20,
-        check=False,
-    )
+    mapper.start()
+    errors = (await asyncio.to_thread(mapper.process.communicate, None, 20))[1]
 
-    assert done.returncode == os.EX_CONFIG
-    assert (
-        b"line 2, column 3: no event is called 'task.cancelled'; did you mean task.canceled?" in done.stderr
-    )
+    assert mapper.process.returncode == os.EX_CONFIG
+    assert b"line 2, column 3: no event is called 'task.cancelled'; did you mean task.canceled?" in errors

@@ -149,7 +149,7 @@ def _complete(interaction: Interaction, event: Waiting) -> bool:
     task = interaction.tasks.get(event.task)
     match event.type:
         case "task.completed":
-            return task is not None and not event.thin and wait_ms(task) is not None
+            return task is not None and not event.thin and (task.virtual or wait_ms(task) is not None)
         case "task.canceled":
             return task is not None and ("task.created" in task.at or "task-queue.entered" in task.at)
         case "conversation.ended":

@@ -1,0 +1,139 @@
+"""The desk as a state machine: nothing is lost, no event before its contact, order per contact, one call at a time."""
+
+from hypothesis import settings
+from hypothesis import strategies as some
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from brevo_sink.desk import Desk, Item
+from shared.command import ContactUpsert, EventTrack
+
+CONTACTS = ("tajo-a", "tajo-b", "tajo-c")
+
+
+class AtTheDesk(RuleBasedStateMachine):
+    @initialize(known=some.sets(some.sampled_from(CONTACTS)))
+    def sit_down(self, known):
+        self.known = set(known)
+        self.desk = Desk(known.__contains__)
+        self.position = 0
+        self.now = 0.0
+        self.open: set[str] = set()  # ids in hand
+        self.ended: list[str] = []
+        self.upserts: dict[str, Item] = {}  # in flight, by contact
+        self.events: list[list[Item]] = []  # in flight
+        self.order: dict[str, list[int]] = {contact: [] for contact in CONTACTS}
+
+    def item(self, command) -> Item:
+        self.position += 1
+        self.open.add(command.id)
+        return Item(command, self.position, None)
+
+    def end(self, items):
+        for item in items:
+            assert item.command.id in self.open
+            self.open.remove(item.command.id)
+            self.ended.append(item.command.id)
+
+    def busy(self) -> set[str]:
+        return {*self.upserts, *(item.command.ext_id for batch in self.events for item in batch)}
+
+    @rule(contact=some.sampled_from(CONTACTS), version=some.integers(1, 5))
+    def hear_upsert(self, contact, version):
+        new = self.item(ContactUpsert(id=f"u{self.position}", ext_id=contact, version=version, mapping="m"))
+        superseded = self.desk.add(new)
+        if superseded:
+            self.end([superseded])
+
+    @rule(contact=some.sampled_from(CONTACTS))
+    def hear_event(self, contact):
+        assert (
+            self.desk.add(self.item(EventTrack(id=f"e{self.position}", ext_id=contact, name="X", time="")))
+            is None
+        )
+
+    @rule()
+    def take_upsert(self):
+        item = self.desk.take_upsert(self.now)
+        if item:
+            assert item.command.ext_id not in self.busy()
+            self.upserts[item.command.ext_id] = item
+
+    @precondition(lambda self: self.upserts)
+    @rule(data=some.data(), how=some.sampled_from(["done", "refused", "later"]))
+    def upsert_ends(self, data, how):
+        contact = data.draw(some.sampled_from(sorted(self.upserts)))
+        item = self.upserts.pop(contact)
+        if how == "done":
+            self.end([item])
+            self.known.add(contact)
+            self.desk.done([contact], known=True)
+        elif how == "refused":
+            self.end([item])
+            self.end(self.desk.orphan(contact))
+            self.desk.done([contact])
+        else:
+            self.end(self.desk.back([item], not_before=self.now + 1))
+            self.desk.done([contact])
+
+    @rule(most=some.integers(1, 4))
+    def take_events(self, most):
+        items = self.desk.take_events(self.now, most)
+        assert len(items) <= most
+        for item in items:
+            assert item.command.ext_id in self.known
+            assert item.command.ext_id not in self.busy()
+        if items:
+            self.events.append(items)
+
+    @precondition(lambda self: self.events)
+    @rule(done=some.booleans())
+    def events_end(self, done):
+        items = self.events.pop()
+        contacts = {item.command.ext_id for item in items}
+        if done:
+            self.end(items)
+            for item in items:
+                self.order[item.command.ext_id].append(item.position)
+        else:
+            self.end(self.desk.back(items, not_before=self.now + 1))
+        self.desk.done(contacts)
+
+    @rule()
+    def time_passes(self):
+        self.now += 1
+
+    @invariant()
+    def nothing_is_lost_and_nothing_ends_twice(self):
+        flying = len(self.upserts) + sum(map(len, self.events))
+        assert len(self.desk) + flying == len(self.open)
+        assert len(self.ended) == len(set(self.ended))
+
+    @invariant()
+    def events_of_a_contact_went_in_the_order_heard(self):
+        assert all(positions == sorted(positions) for positions in self.order.values())
+
+    def teardown(self):
+        """Whatever happened, all of a known contact's commands can be brought to their end."""
+        for contact in CONTACTS:
+            self.hear_upsert(contact, 9)
+        self.now += 100
+        for batch in self.events:
+            self.end(batch)
+            self.desk.done({item.command.ext_id for item in batch})
+        for contact, item in self.upserts.items():
+            self.end([item])
+            self.desk.done([contact], known=True)
+        self.events, self.upserts = [], {}
+        while item := self.desk.take_upsert(self.now):
+            self.end([item])
+            self.desk.done([item.command.ext_id], known=True)
+        while items := self.desk.take_events(self.now, 3):
+            self.end(items)
+            self.desk.done({item.command.ext_id for item in items})
+        assert not self.open
+        assert len(self.desk) == 0
+        assert self.desk.ready(self.now) == (False, False)
+
+
+AtTheDesk.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+test_the_desk = AtTheDesk.TestCase

@@ -1,0 +1,111 @@
+"""Brevo's answers become verdicts: the table, held against every recorded-shape fixture."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as some
+
+from brevo_sink.answer import Halve, InDoubt, Partly, Without, of_contact, of_events
+from shared.verdict import Done, Pause, Reject, Retry
+
+DATA = Path(__file__).parent.parent / "data/brevo"
+
+
+def answered(name: str) -> tuple[int, dict, bytes]:
+    response = json.loads((DATA / f"{name}.json").read_text())["response"]
+    return (
+        response["status"],
+        response["headers"],
+        json.dumps(response["body"]).encode() if response["body"] else b"",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"),
+    [
+        ("contacts/create.201", Done()),
+        ("contacts/upsert_existing.204", Done()),
+        ("contacts/upsert.duplicate_sms.400", Without(frozenset({"SMS"}), "belongs to another contact")),
+        (
+            "contacts/upsert.duplicate_sms.invalid_parameter.400",
+            Without(frozenset({"SMS"}), "belongs to another contact"),
+        ),
+        ("contacts/create.duplicate_email.400", Without(frozenset({"email"}), "belongs to another contact")),
+        (
+            "contacts/create.contact_already_exist.400",
+            Without(frozenset({"email"}), "belongs to another contact"),
+        ),
+        ("contacts/create.invalid_phone.400", Without(frozenset({"SMS"}), "no phone number to Brevo")),
+        ("contacts/create.too_early.425", Retry),
+        ("contacts/update.not_found.404", Reject),
+        ("errors/401.key_not_found", Pause),
+        ("errors/401.no_key", Pause),
+        ("errors/401.unrecognised_ip", Pause),
+        ("errors/402.not_enough_credits", Pause),
+        ("errors/403.account_under_validation", Pause),
+        ("errors/403.permission_denied", Pause),
+        ("errors/405.method_not_allowed", Reject),
+        ("errors/429", Retry("429", 1.0)),
+        ("errors/429.hourly_bucket", Retry),
+        ("errors/500", Retry),
+        ("errors/524.html", Retry),
+    ],
+)
+def test_the_answer_to_a_contact_becomes_its_verdict(name, verdict):
+    given_ = of_contact(*answered(name))
+
+    assert given_ == verdict if not isinstance(verdict, type) else isinstance(given_, verdict)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "verdict"),
+    [
+        ("events/batch.accepted.202", 2, Done()),
+        ("events/batch.partial.207", 3, Partly({2: "event_name contains invalid characters"})),
+        ("events/batch.all_invalid.400", 1, Partly({0: "identifiers is required"})),
+        ("errors/401.key_not_found", 5, Pause),
+        ("errors/429", 5, Retry("429", 1.0)),
+        ("errors/500", 5, InDoubt("500")),
+        ("errors/524.html", 5, InDoubt("524")),
+        ("events/create.bad_event_name.400", 5, Halve),
+        ("events/create.bad_event_name.400", 1, Reject),
+    ],
+)
+def test_the_answer_to_events_becomes_their_verdict(name, count, verdict):
+    given_ = of_events(*answered(name), count)
+
+    assert given_ == verdict if not isinstance(verdict, type) else isinstance(given_, verdict)
+
+
+def test_a_duplicate_of_our_own_ext_id_is_refused_and_never_merged():
+    assert of_contact(*answered("contacts/upsert.duplicate_sms_or_ext_id.400")) == Reject(
+        "its ext_id belongs to another contact"
+    )
+
+
+@pytest.mark.parametrize(
+    ("reset", "seconds"), [("1", 1.0), ("0", 0.1), ("850", 60.0), ("30000", 30.0), ("soon", 1.0), ("", 1.0)]
+)
+def test_a_reset_in_seconds_or_milliseconds_is_survived(reset, seconds):
+    assert of_contact(429, {"x-sib-ratelimit-reset": reset}, b"") == Retry("429", seconds)
+
+
+@given(
+    some.integers(200, 599),
+    some.binary(max_size=60)
+    | some.dictionaries(
+        some.sampled_from(["code", "message", "errors", "metadata"]),
+        some.none() | some.text(max_size=9) | some.lists(some.integers()),
+    ).map(lambda d: json.dumps(d).encode()),
+)
+def test_no_answer_makes_the_table_raise(status, body):
+    of_contact(status, {}, body)
+    of_events(status, {}, body, 3)
+
+
+def test_what_brevo_repeats_of_a_customer_is_not_repeated_by_us():
+    body = b'{"code":"invalid_parameter","message":"ana@example.com or +1 202 555 0147 is odd"}'
+
+    assert of_contact(422, {}, body) == Reject("422 invalid_parameter … or … is odd")

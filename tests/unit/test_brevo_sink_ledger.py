@@ -1,0 +1,47 @@
+"""The ledger: what it is told stays told, and what was being sent when it was closed is in doubt."""
+
+from brevo_sink.ledger import Ledger
+from brevo_sink.preflight import missing
+from shared.config import parse
+
+
+def test_what_was_sending_is_in_doubt_after_a_start_and_the_rest_is_as_it_was(tmp_path):
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger.write(["a", "b", "c"], "sending", "batch-1")
+    ledger.write(["b"], "delivered", "batch-1")
+    ledger.forget(["c"])
+    ledger.deliver("tajo-x", 7, 3, "m")
+    ledger.close()
+
+    again = Ledger(tmp_path / "ledger.sqlite")
+
+    assert again.states(["a", "b", "c", "d"]) == {"a": "in_doubt", "b": "delivered"}
+    assert again.delivered("tajo-x") == (7, 3, "m")
+    assert again.has("tajo-x")
+    assert not again.has("tajo-y")
+    again.close()
+
+
+def test_many_ids_are_asked_for_at_once():
+    ledger = Ledger(None)
+    ids = [f"id-{number}" for number in range(12_000)]
+    ledger.write(ids, "delivered")
+
+    assert len(ledger.states(ids)) == 12_000
+    ledger.close()
+
+
+def test_the_preflight_makes_what_is_missing_and_names_what_clashes():
+    config = parse(
+        "field_mapping: {attributes.email: email, attributes.phone: SMS, tier: TIER, avg_wait_time: WAIT,"
+        " last_conversation_date: LAST, customers.kind: KIND}"
+    )
+    body = (
+        b'{"attributes":[{"name":"LAST","category":"normal","type":"text"},{"name":"KIND","category":"category","enumeration":[]},'
+        b'{"name":"WAIT","category":"calculated"},{"name":"TIER","category":"normal","type":"text"}]}'
+    )
+
+    create, clashes = missing(config.fields, body)
+
+    assert create == {"WAIT": "float"}
+    assert clashes == ["attribute LAST is text at Brevo and must be date"]
