@@ -1,0 +1,1 @@
+"""A local Brevo with faults on request, what Twilio would send, and a day in a contact centre."""

@@ -1,0 +1,31 @@
+"""The sandbox's settings."""
+
+from typing import Annotated
+
+from msgspec import Struct
+
+from shared.settings import env
+
+
+class Serve(Struct, frozen=True):
+    """Of `tajo-sandbox serve`."""
+
+    host: Annotated[str, env("TAJO_SANDBOX_HOST", "address of the local Brevo")] = "127.0.0.1"
+    port: Annotated[int, env("TAJO_SANDBOX_PORT", "port of the local Brevo")] = 8090
+    api_key: Annotated[str, env("BREVO_API_KEY", "the key the local Brevo takes")] = "xkeysib-sandbox"
+
+
+class Play(Struct, frozen=True):
+    """Of `tajo-sandbox play`."""
+
+    auth_tokens: Annotated[
+        str, env("TWILIO_AUTH_TOKEN", "what the webhooks are signed with; the first, of several by comma")
+    ]
+    public_url: Annotated[
+        str, env("TAJO_PUBLIC_URL", "the URL Twilio would call: its signature covers it; else the target")
+    ] = ""
+
+    @property
+    def token(self) -> str:
+        """The primary auth token: the one Twilio signs with."""
+        return self.auth_tokens.split(",")[0].strip()
