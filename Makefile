@@ -7,6 +7,8 @@ FOUND := $(shell command -v uv 2>/dev/null)
 UV := $(or $(FOUND),.tajo/uv/bin/uv)
 NEEDED := $(if $(FOUND),,$(UV))
 export UV_PYTHON_DOWNLOADS = never
+# Compiled once here: four services start at the same time, and would each compile all they import.
+export UV_COMPILE_BYTECODE = 1
 RUN = $(UV) run --frozen
 
 help: ## what there is

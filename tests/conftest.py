@@ -66,41 +66,74 @@ def free_port() -> int:
 class Service:
     """One of our services, or all with `tajo up`, as a process that a test starts and ends as it needs."""
 
-    def __init__(self, module: list[str], environment: dict[str, str], port: int) -> None:
+    def __init__(self, module: list[str], environment: dict[str, str], port: int, log: Path) -> None:
         self.url = f"http://127.0.0.1:{port}"
+        self.others: list[str] = []  # where else health is asked
         self.process: subprocess.Popen[bytes] | None = None
+        self.environment = environment
         self._module = module
-        self._environment = environment
+        self._log = log  # a file: a pipe nobody reads is full after 64 KiB, and who writes to it stands still
 
     def start(self, *, ready: bool = False) -> None:
         """Start it; with `ready`, return when it says so."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", *self._module],
-            env={**os.environ, **self._environment},
-            stderr=subprocess.PIPE,
-        )
+        with self._log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", *self._module], env={**os.environ, **self.environment}, stderr=log
+            )
         if ready:
             self.wait(200)
 
     def wait(self, status: int) -> str:
         """Return what /health/ready says once it answers with this status."""
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60  # all of them at once, on two cores, with nothing compiled
+        asked = [self.url, *self.others]
         while True:
             try:
-                answer = httpx.get(f"{self.url}/health/ready", timeout=3)
-                if answer.status_code == status:
-                    return answer.text
+                answers = [httpx.get(f"{url}/health/ready", timeout=3) for url in asked]
+                if all(answer.status_code == status for answer in answers):
+                    return answers[0].text
             except httpx.TransportError:
                 assert self.process is not None
-                assert self.process.poll() is None, self.process.communicate()[1]
+                assert self.process.poll() is None, self._log.read_text()
             assert time.monotonic() < deadline
             time.sleep(0.02)
 
     def end(self, number: int = signal.SIGTERM) -> bytes:
-        """Send a signal, wait, and return what it wrote to standard error."""
+        """Send a signal, wait, and return what it wrote to standard error in all its runs."""
         assert self.process is not None
         self.process.send_signal(number)
-        return self.process.communicate(timeout=40)[1]
+        return self.ended()
+
+    def ended(self) -> bytes:
+        """Wait until it has ended, and return what it wrote to standard error in all its runs."""
+        assert self.process is not None
+        self.process.wait(40)
+        return self._log.read_bytes()
+
+
+@pytest.fixture
+def everything(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """`everything(TAJO_BREVO_URL=…)`: `tajo up` on free ports, its URL that of ingest."""
+    made: list[Service] = []
+
+    def make(**environment: str) -> Service:
+        ports = {name: free_port() for name in ("INGEST", "MAPPER", "BREVO_SINK", "POLLER")}
+        defaults = {
+            **{f"TAJO_{name}_PORT": str(port) for name, port in ports.items()},
+            "TAJO_NATS_URL": f"nats://127.0.0.1:{free_port()}",
+            "TAJO_DATA_DIR": str(tmp_path / "data"),
+            "TAJO_CONFIG": str(ROOT / "config/tajo.yaml"),
+        }
+        made.append(
+            Service(["tajo", "up"], {**defaults, **environment}, ports["INGEST"], tmp_path / "up.log")
+        )
+        made[-1].others = [f"http://127.0.0.1:{port}" for name, port in ports.items() if name != "INGEST"]
+        return made[-1]
+
+    yield make
+    for one in made:
+        if one.process is not None and one.process.poll() is None:
+            one.end()
 
 
 @pytest.fixture
@@ -115,7 +148,8 @@ def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
             "TAJO_CONFIG": str(ROOT / "config/tajo.yaml"),
             f"TAJO_{name.upper().replace('-', '_')}_PORT": str(port),
         }
-        made.append(Service([f"{name.replace('-', '_')}.main"], {**defaults, **environment}, port))
+        log = tmp_path / f"{name}-{port}.log"
+        made.append(Service([f"{name.replace('-', '_')}.main"], {**defaults, **environment}, port, log))
         return made[-1]
 
     yield make

@@ -127,7 +127,9 @@ async def test_a_contact_and_then_its_events_reach_brevo_once_however_often_they
     assert not brevo.orphans
     assert brevo.contact(ext_id="ana").email == "ana@example.com"
     assert brevo.contact(ext_id="ana").list_ids == {32}
-    assert [r.route for r in brevo.requests if r.method == "POST"].count("/contacts") <= 4  # asked for again, told again
+    assert [r.route for r in brevo.requests if r.method == "POST"].count(
+        "/contacts"
+    ) <= 4  # asked for again, told again
     said = await receipts(nats_server.url)
     assert {outcome for outcome, _, _ in said} == {"delivered", "sending"}
     delivered = [id_ for outcome, _, ids in said if outcome == "delivered" for id_ in ids]
@@ -319,7 +321,7 @@ async def test_plain_http_beyond_loopback_is_refused(service):
     sink = service("brevo-sink", BREVO_API_KEY="k", TAJO_BREVO_URL="http://brevo.example.com/v3")
 
     sink.start()
-    errors = (await asyncio.to_thread(sink.process.communicate, None, 20))[1]
+    errors = await asyncio.to_thread(sink.ended)
 
     assert sink.process.returncode == 78
     assert b"TAJO_BREVO_URL is not https: set TAJO_ALLOW_HTTP=1" in errors

@@ -278,7 +278,7 @@ def test_missing_settings_are_named_and_end_the_process(service):
     ingest = service("ingest", TWILIO_AUTH_TOKEN="", TAJO_INGEST_PORT="many")
 
     ingest.start()
-    errors = ingest.process.communicate(timeout=20)[1]
+    errors = ingest.ended()
 
     assert ingest.process.returncode == os.EX_CONFIG
     assert errors.decode().splitlines() == [

@@ -144,7 +144,7 @@ async def test_an_unusable_connector_file_is_named_with_its_line_and_ends_the_pr
     mapper = service("mapper", TAJO_CONFIG=str(bad))
 
     mapper.start()
-    errors = (await asyncio.to_thread(mapper.process.communicate, None, 20))[1]
+    errors = await asyncio.to_thread(mapper.ended)
 
     assert mapper.process.returncode == os.EX_CONFIG
     assert b"line 2, column 3: no event is called 'task.cancelled'; did you mean task.canceled?" in errors

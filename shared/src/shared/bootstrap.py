@@ -1,17 +1,10 @@
 """Make the broker be as topology.py says: create what is missing, update what differs, delete nothing."""
 
-import asyncio
-
 import nats
-import nats.errors
 import nats.js.errors
-import structlog
-from nats.js import JetStreamContext
 from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, StorageType, StoreCompression, StreamConfig
 
 from shared.topology import CONSUMERS, STREAMS, Consumer, Stream
-
-log = structlog.get_logger()
 
 
 def stream_config(stream: Stream) -> StreamConfig:
@@ -59,27 +52,3 @@ async def bootstrap(url: str) -> None:
             await jetstream.add_consumer(consumer.stream, consumer_config(consumer))  # creates or updates
     finally:
         await connection.close()
-
-
-async def wait_for(url: str, *consumers: Consumer) -> None:
-    """Return once the streams and durables a service lives on exist, however long that takes."""
-    connection = await nats.connect(url, max_reconnect_attempts=-1, reconnect_time_wait=0.2)
-    try:
-        jetstream = connection.jetstream(timeout=1)
-        for consumer in consumers:
-            said = False
-            while not await _exists(jetstream, consumer):
-                if not said:
-                    log.info("waiting_for_consumer", stream=consumer.stream, durable=consumer.durable)
-                    said = True
-                await asyncio.sleep(0.1)
-    finally:
-        await connection.close()
-
-
-async def _exists(jetstream: JetStreamContext, consumer: Consumer) -> bool:
-    try:
-        await jetstream.consumer_info(consumer.stream, consumer.durable)
-    except (nats.errors.Error, nats.js.errors.Error):
-        return False
-    return True

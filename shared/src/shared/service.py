@@ -28,15 +28,13 @@ def build(
     ready: Ready,
     registry: CollectorRegistry,
     routes: Sequence[tuple[str, Any]] = (),
-    before: Sequence[Hook] = (),
-    after: Sequence[Hook] = (),
     at_end: Sequence[Hook] = (),
     work: Sequence[Work] = (),
 ) -> AsgiFastStream:
     """An application with `/health/live`, `/health/ready`, `/metrics` and the routes given.
 
-    `before` runs before the broker is connected, `after` once it is, `at_end` before it is closed.
-    `work` runs beside all that from when the broker is connected, and is cancelled first of all at the end.
+    `work` runs beside from when the broker is connected, and is cancelled first of all at the end;
+    `at_end` runs after that, before the broker is closed.
     The broker connects in the background: the service answers, unready, while NATS is away.
     """
 
@@ -77,8 +75,7 @@ def build(
             ("/health/ready", readiness),
             ("/metrics", make_asgi_app(registry)),
         ],
-        on_startup=before,
-        after_startup=[*after, begin],
+        after_startup=[begin],
         on_shutdown=[end, *at_end],
     )
 

@@ -11,6 +11,7 @@ again is harmless.  What is rejected is a dead letter before it is acked.
 import asyncio
 import time
 from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import suppress
 
 import msgspec
 import nats.errors
@@ -170,10 +171,13 @@ class Delivery:
             self._news.set()
 
     async def finish(self) -> None:
-        """Let the calls in flight end and be recorded; the pumps are cancelled before."""
+        """Let the calls in flight end and be recorded, and give the rest back; the pumps are cancelled before."""
         self._gate.release()
         if self._calls:
             await asyncio.wait(self._calls, timeout=STOP_GRACE_S)
+        for item in self._held.values():
+            with suppress(nats.errors.Error, OSError):  # without a broker it comes again after ack_wait
+                await item.message.nak()
 
     async def _ready(self, which: int) -> None:
         """Return when the gate is open and the desk has an upsert (0) or events (1) that may go."""
