@@ -17,7 +17,8 @@ from shared.event import to_message
 from shared.message import MSG_ID, Message
 from shared.trace import start
 
-STORIES = Path(__file__).parent.parent / "golden"
+ROOT = Path(__file__).parent.parent.parent
+STORIES = ROOT / "tests/golden"
 
 
 @pytest.fixture
@@ -148,3 +149,20 @@ async def test_an_unusable_connector_file_is_named_with_its_line_and_ends_the_pr
 
     assert mapper.process.returncode == os.EX_CONFIG
     assert b"line 2, column 3: no event is called 'task.cancelled'; did you mean task.canceled?" in errors
+
+
+async def test_a_disabled_connector_waits_and_goes_on_once_it_is_enabled(nats_server, service, tmp_path):
+    enabled = (ROOT / "config/tajo.yaml").read_text()
+    disabled = tmp_path / "disabled.yaml"
+    disabled.write_text(enabled.replace("enabled: true", "enabled: false"))
+    mapper = service("mapper", TAJO_NATS_URL=nats_server.url, TAJO_CONFIG=str(disabled))
+    await tell(nats_server.url, heard("voice_handled"))
+
+    await asyncio.to_thread(mapper.start, ready=True)
+    said = await asyncio.to_thread(mapper.end)
+
+    assert b"connector_disabled" in said
+    disabled.write_text(enabled)
+    await asyncio.to_thread(mapper.start, ready=True)
+    first = (await stored(nats_server.url, "BREVO", 4))[0]
+    assert first.time.timestamp() > disabled.stat().st_mtime

@@ -73,7 +73,9 @@ EventMapping = dict[str, str | Rule]
 class TwilioFlex(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """One Twilio Flex account."""
 
-    enabled: bool = True
+    enabled: Annotated[
+        bool, Meta(description="false: events are logged, and mapped once it is true again")
+    ] = True
     account_sid: str = ""
     flex_flow_sid: Annotated[str, Meta(description="filters legacy Flex channels only")] = ""
     sync: Sync = Sync()

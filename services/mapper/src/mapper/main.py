@@ -3,6 +3,7 @@
 import os
 import sys
 
+import structlog
 from faststream.asgi import AsgiFastStream
 from prometheus_client import CollectorRegistry
 
@@ -15,6 +16,8 @@ from shared.config import Config, ConfigError, load
 from shared.settings import SettingsError
 from shared.settings import load as load_settings
 from shared.topology import MAPPER
+
+logger = structlog.get_logger()
 
 
 def create_app(settings: Settings, config: Config) -> AsgiFastStream:
@@ -36,7 +39,10 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
     async def ready() -> str:
         return mapping.stuck or ("" if bus.client(broker) else "no connection to NATS")
 
-    app = service.build(broker, ready=ready, registry=registry, work=[hear, mapping.on_time])
+    if not config.flex.enabled:
+        logger.warning("connector_disabled", meaning="events are logged, and mapped once it is enabled")
+    work = [hear, mapping.on_time] if config.flex.enabled else []
+    app = service.build(broker, ready=ready, registry=registry, work=work)
     app.after_shutdown(close)
     return app
 
