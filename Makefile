@@ -8,7 +8,7 @@ UV := $(or $(FOUND),.tajo/uv/bin/uv)
 NEEDED := $(if $(FOUND),,$(UV))
 export UV_PYTHON_DOWNLOADS = never
 # Trust what the machine trusts: it knows a company proxy's certificate, uv does not.
-export UV_NATIVE_TLS = 1
+export UV_SYSTEM_CERTS = 1
 # Compiled once here: four services start at the same time, and would each compile all they import.
 export UV_COMPILE_BYTECODE = 1
 RUN = $(UV) run --frozen
