@@ -63,8 +63,9 @@ async def play(webhooks: Iterable[Webhook], target: Target, on_sent: Callable[[]
             async with asyncio.TaskGroup() as group:
                 for queue in queues.values():
                     group.create_task(send_in_order(queue))
-        except* NotTakenError as errors:
-            raise errors.exceptions[0] from None
+        except ExceptionGroup as errors:  # not except*: what that raises is a group again, in some Pythons
+            refused = errors.subgroup(NotTakenError)
+            raise refused.exceptions[0] if refused else errors from None
     return sent
 
 
