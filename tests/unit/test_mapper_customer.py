@@ -1,59 +1,13 @@
-"""Whose an interaction is, and what Brevo's contact shall say."""
+"""What Brevo's contact shall say of a customer."""
 
 import pytest
 
-from mapper.customer import Aggregates, Customer, Owner, contact, customer_id, decide, fit, own
-from mapper.interaction import Dated, Seen
+from mapper.customer import Aggregates, Customer, contact, fit
+from mapper.identity import customer_id
+from mapper.interaction import Dated
 from shared.config import parse
 
-MAIL, OTHER, PHONE, EXTERNAL = "email:a@b.example", "email:c@d.example", "phone:+15005550010", "external:7"
-ANA = customer_id(MAIL)
-
-
-def seen(*keys: str) -> dict[str, Seen]:
-    return {key: Seen(1, "EV1", 1, "EV1") for key in keys}
-
-
-def test_a_new_customer_is_named_by_the_earliest_identifier_and_mail_goes_before_phone():
-    assert decide(seen(PHONE, MAIL), {}, {}) == ANA
-    assert decide({MAIL: Seen(5, "EV5", 5, "EV5"), PHONE: Seen(1, "EV1", 1, "EV1")}, {}, {}) == customer_id(
-        PHONE
-    )
-    assert decide({}, {}, {}) == ""
-
-
-def test_a_phone_says_who_called_only_where_no_mail_does():
-    owners = {PHONE: Owner("tajo-bob"), MAIL: Owner(ANA)}
-    customers = {"tajo-bob": Customer("tajo-bob", seen(OTHER, PHONE)), ANA: Customer(ANA, seen(MAIL))}
-
-    assert decide(seen(PHONE), owners, customers) == "tajo-bob"
-    assert decide(seen(PHONE, MAIL), owners, customers) == ANA
-
-
-def test_a_customer_known_by_phone_takes_the_mail_that_comes_with_it():
-    phone_only = Customer(customer_id(PHONE), seen(PHONE))
-    owners = {PHONE: Owner(phone_only.id)}
-    customers = {phone_only.id: phone_only}
-
-    owner = decide(seen(PHONE, MAIL), owners, customers)
-    own(phone_only, seen(PHONE, MAIL), owners, customers)
-
-    assert owner == phone_only.id
-    assert owners[MAIL] == Owner(phone_only.id)
-
-
-def test_a_phone_seen_with_two_mails_is_shared_and_nobodys_sms():
-    ana, bob = Customer(ANA, seen(MAIL, PHONE)), Customer(customer_id(OTHER))
-    owners = {MAIL: Owner(ANA), PHONE: Owner(ANA)}
-    customers = {ana.id: ana, bob.id: bob}
-
-    own(bob, seen(OTHER, PHONE), owners, customers)
-
-    assert owners[PHONE] == Owner(customer_id(PHONE), shared=True)
-    config = parse("field_mapping: {attributes.phone: SMS, attributes.email: email}")
-    assert contact(ana, Aggregates(), owners, config).attributes == {}
-    assert contact(bob, Aggregates(), owners, config).email == "c@d.example"
-    assert decide(seen(PHONE), owners, customers) == customer_id(PHONE)
+ANA = customer_id("email:a@b.example")
 
 
 def test_the_aggregates_are_told_as_defined():

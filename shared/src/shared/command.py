@@ -35,15 +35,28 @@ class EventTrack(Struct, frozen=True, kw_only=True, tag_field="kind", tag="event
     ] = {}  # keys [A-Za-z0-9_-]{1,255}; the batch schema knows no float, no boolean
 
 
-Command = ContactUpsert | EventTrack
+class ContactRelink(Struct, frozen=True, kw_only=True, tag_field="kind", tag="contact.relink"):
+    """Two contacts turned out to be one customer, or an earlier identifier named one anew.  Safe to repeat.
+
+    From here on whatever is said of `was` is said of `ext_id`; an upsert of `ext_id` follows.
+    """
+
+    id: str  # "<was>/<ext_id>/<version>"
+    ext_id: str  # the contact's name from now on
+    was: str  # its name at Brevo so far
+    version: int  # the highest TWILIO sequence it follows from; of two about one contact the later counts
+    over: bool = False  # where Brevo has both: `was` has the email and takes the name, the other is set aside
+
+
+Command = ContactUpsert | EventTrack | ContactRelink
 
 _encode = msgspec.json.Encoder().encode
 _decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 
 
 def kind(command: Command) -> str:
-    """contact.upsert, event.track: the word in the subject, the receipt and the logs."""
-    return "contact.upsert" if isinstance(command, ContactUpsert) else "event.track"
+    """contact.upsert, contact.relink, event.track: the word in the subject, the receipt and the logs."""
+    return str(command.__struct_config__.tag)
 
 
 def to_message(command: Command, traceparent: str) -> Message:

@@ -9,14 +9,16 @@ from typing import Any
 import msgspec
 import sqlite_utils
 
-from mapper.customer import Aggregates, Customer, Owner
+from mapper.customer import Aggregates, Customer
 from mapper.fold import Page
 from mapper.heard import Heard
+from mapper.identity import Known
 from mapper.interaction import Interaction
 from mapper.step import due_ms, summaries
 from shared.message import Message
 
 IN_MAX = 5000  # values in one IN (...); SQLite takes 32,766: https://www.sqlite.org/limits.html#max_variable_number
+NEIGHBOURHOOD = 3  # steps from an identifier to those whose customer it can change: itself, what it merges, what they share
 DUE_MAX = 500  # interactions looked at again in one go: as many as a batch has messages
 
 
@@ -36,6 +38,7 @@ class Book:
         self._pack = msgspec.msgpack.Encoder()
         self._interaction = msgspec.msgpack.Decoder(Interaction)
         self._customer = msgspec.msgpack.Decoder(Customer)
+        self._known = msgspec.msgpack.Decoder(Known)
 
     def close(self) -> None:
         """Close the file."""
@@ -81,25 +84,50 @@ class Book:
             row[0]: self._interaction.decode(row[1])
             for row in self._select("SELECT key, body FROM interaction WHERE key IN", keys)
         }
-        wanted = {*identifiers, *(key for one in interactions.values() for key in one.identifiers)}
-        owners = {
-            row[0]: Owner(row[1], bool(row[2]))
-            for row in self._select("SELECT key, customer, shared FROM identifier WHERE key IN", wanted)
-        }
-        ids = {owner.customer for owner in owners.values()} | {
-            one.customer for one in interactions.values()
-        } - {""}
+        known: dict[str, Known] = {}
+        whole: set[str] = set()
+        news: set[str] = {*identifiers, *(key for one in interactions.values() for key in one.identifiers)}
+        # What these were seen with, and what that was seen with: so far can one event reach (identity.owners).
+        for _ in range(NEIGHBOURHOOD):
+            self._identifiers("key", news - known.keys(), known)
+            ids = {one.customer for one in known.values()} - whole
+            self._identifiers("customer", ids, known)
+            whole |= ids
+            news = {key for one in known.values() for key in one.beside}
         customers = {
             row[0]: self._customer.decode(row[1])
-            for row in self._select("SELECT id, body FROM customer WHERE id IN", ids)
+            for row in self._select("SELECT id, body FROM customer WHERE id IN", whole)
         }
-        # A contact's identifiers include some this batch does not name; whose they are decides what Brevo is told.
-        rest = {key for one in customers.values() for key in one.identifiers} - owners.keys()
-        for key, customer, shared in self._select(
-            "SELECT key, customer, shared FROM identifier WHERE key IN", rest
-        ):
-            owners[key] = Owner(customer, bool(shared))
-        return Page(links, interactions, owners, customers)
+        return Page(links, interactions, known, whole, customers)
+
+    def _identifiers(self, column: str, values: set[str], into: dict[str, Known]) -> None:
+        sql = f"SELECT key, body FROM identifier WHERE {column} IN"  # noqa: S608 - one of two words
+        into.update((key, self._known.decode(body)) for key, body in self._select(sql, values))
+
+    def interactions_of(self, customer: str) -> Iterator[Interaction]:
+        """All of a customer's interactions."""
+        sql = """SELECT interaction.body FROM identifier JOIN interaction ON interaction.anchor = identifier.key
+            WHERE identifier.customer IN"""
+        return (self._interaction.decode(body) for (body,) in self._select(sql, {customer}))
+
+    def facts(self) -> dict[str, Any]:
+        """All that follows from the log alone, however it was heard: not the rows' names, nor what waits since when."""
+
+        def rows(table: str) -> Iterator[tuple[Any, ...]]:
+            return self._sql.execute(f"SELECT body FROM {table}")  # noqa: S608 - a name of ours
+
+        interactions = [self._interaction.decode(body) for (body,) in rows("interaction")]
+        for one in interactions:
+            one.key, one.waiting = "", {}
+        customers = (self._customer.decode(body) for (body,) in rows("customer"))
+        return {
+            "interactions": {min(one.links): one for one in interactions},
+            "identifiers": {
+                key: self._known.decode(body)
+                for key, body in self._sql.execute("SELECT key, body FROM identifier")
+            },
+            "customers": {one.id: one.fields for one in customers if one.fields},
+        }
 
     def aggregates(self, customers: Iterable[str], channels: Sequence[str]) -> dict[str, Aggregates]:
         """Over each customer's interactions in these channels; a customer with none is left out."""
@@ -107,7 +135,8 @@ class Book:
         ids, among = set(customers), ", ".join("?" * len(channels))
         totals = f"""SELECT customer, channel, COUNT(*), MAX(start_ms), MIN(start_ms), SUM(handled OR abandoned),
             SUM(abandoned), SUM(open_tasks), SUM(wait_ms), COUNT(wait_ms), SUM(handle_ms), COUNT(handle_ms)
-            FROM interaction WHERE channel IN ({among}) AND customer IN"""  # noqa: S608 - question marks
+            FROM identifier JOIN interaction ON interaction.anchor = identifier.key
+            WHERE channel IN ({among}) AND customer IN"""  # noqa: S608 - question marks
         for customer, channel, count, last, first, total, *sums in self._select(
             totals, ids, channels, "GROUP BY 1, 2"
         ):
@@ -119,7 +148,8 @@ class Book:
             one.open_tasks += sums[1]
             one.wait_ms = (one.wait_ms[0] + (sums[2] or 0), one.wait_ms[1] + sums[3])
             one.handle_ms = (one.handle_ms[0] + (sums[4] or 0), one.handle_ms[1] + sums[5])
-        latest = f"""SELECT customer, score, MAX(score_ms) FROM interaction
+        latest = f"""SELECT customer, score, MAX(score_ms)
+            FROM identifier JOIN interaction ON interaction.anchor = identifier.key
             WHERE score_ms IS NOT NULL AND channel IN ({among}) AND customer IN"""  # noqa: S608 - question marks
         for customer, score, _ in self._select(latest, ids, channels, "GROUP BY 1"):
             found[customer].score = score
@@ -144,8 +174,9 @@ class Book:
         )
         self._sql.executemany(
             "INSERT OR REPLACE INTO identifier VALUES (?, ?, ?)",
-            ((key, owner.customer, owner.shared) for key, owner in page.owners.items()),
+            ((key, (one := page.known[key]).customer, self._pack.encode(one)) for key in page.noted),
         )
+        self._sql.executemany("DELETE FROM customer WHERE id = ?", ((id_,) for id_ in page.gone))
 
     def write_customers(self, customers: Iterable[Customer]) -> None:
         """Store them."""
@@ -195,13 +226,13 @@ class Book:
     def _create(self) -> None:
         self._db.table("interaction").create(
             {
-                "key": str, "customer": str, "channel": str, "start_ms": int, "handled": int, "abandoned": int,
+                "key": str, "anchor": str, "channel": str, "start_ms": int, "handled": int, "abandoned": int,
                 "wait_ms": int, "handle_ms": int, "open_tasks": int, "score": float, "score_ms": int,
                 "due_ms": int, "body": bytes,
             },
             pk="key", if_not_exists=True,
         )  # fmt: skip
-        self._db.table("interaction").create_index(["customer", "channel"], if_not_exists=True)
+        self._db.table("interaction").create_index(["anchor"], if_not_exists=True)
         self._sql.execute(
             "CREATE INDEX IF NOT EXISTS interaction_due ON interaction (due_ms) WHERE due_ms > 0"
         )
@@ -210,8 +241,9 @@ class Book:
         )
         self._sql.execute(
             "CREATE TABLE IF NOT EXISTS identifier"
-            " (key TEXT PRIMARY KEY, customer TEXT NOT NULL, shared INTEGER NOT NULL) WITHOUT ROWID"
+            " (key TEXT PRIMARY KEY, customer TEXT NOT NULL, body BLOB NOT NULL) WITHOUT ROWID"
         )
+        self._db.table("identifier").create_index(["customer"], if_not_exists=True)
         self._sql.execute("CREATE TABLE IF NOT EXISTS customer (id TEXT PRIMARY KEY, body BLOB NOT NULL)")
         self._sql.execute(
             "CREATE TABLE IF NOT EXISTS outbox (number INTEGER PRIMARY KEY AUTOINCREMENT, message BLOB NOT NULL)"

@@ -1,4 +1,4 @@
-"""A customer: the identifiers that are one person, and what Brevo's contact shall say of them.  Pure."""
+"""A customer, and what Brevo's contact shall say of them.  Pure."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,34 +9,19 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Struct
 
-from mapper.interaction import Dated, Interaction, Seen, keep_latest
+from mapper.identity import Known, shared_id
+from mapper.interaction import Dated, Interaction, keep_latest
 from shared.command import Value
 from shared.config import AttributeType, Config
 
-PREFIX = "tajo-"  # of every ext_id of ours: another's is never overwritten
-
-_RANK = {"email": 0, "external": 1, "phone": 2}  # among identifiers first seen in one event
-
-
-class Owner(Struct, array_like=True):
-    """Whose an identifier is.  A shared phone is a customer of its own, and nobody's SMS."""
-
-    customer: str
-    shared: bool = False
-
 
 class Customer(Struct, omit_defaults=True):
-    """One person, as far as we know."""
+    """One person, as far as we know; whose the identifiers are stands with them."""
 
     id: str  # Brevo's ext_id
-    identifiers: dict[str, Seen] = {}  # "email:…", "external:…", "phone:…"
     fields: dict[str, Dated] = {}  # mapped source → the latest value over all interactions
-    told: str = ""  # hash of what Brevo was last told
-
-    @property
-    def strong(self) -> bool:
-        """Whether more than a phone is known."""
-        return any(not key.startswith("phone:") for key in self.identifiers)
+    told: str = ""  # hash of what Brevo was last told; an empty text if nothing
+    mailed: bool = False  # whether Brevo was told an email
 
 
 class Aggregates(Struct, kw_only=True):
@@ -66,64 +51,6 @@ class Contact(Struct, frozen=True):
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:16]
 
 
-def customer_id(identifier: str) -> str:
-    """From the earliest identifier; it tells nobody who it is."""
-    return PREFIX + hashlib.sha256(identifier.encode()).hexdigest()[:24]
-
-
-def decide(seen: Mapping[str, Seen], owners: Mapping[str, Owner], customers: Mapping[str, Customer]) -> str:
-    """Whose an interaction is, by the identifiers seen in it; an empty text for nobody's yet.
-
-    Strong identifiers first: a phone says who called only where no email and no external id does.  A phone
-    that nobody strong owns is taken over by the email it comes with.
-    """
-    ordered = sorted(
-        seen, key=lambda key: (seen[key].first_ms, seen[key].first_id, _RANK[key.partition(":")[0]])
-    )
-    strong = [key for key in ordered if not key.startswith("phone:")]
-    for key in strong:
-        if key in owners:
-            return owners[key].customer
-    for key in ordered:
-        if key.startswith("phone:") and key in owners:
-            owner = owners[key]
-            if not strong or not (owner.shared or customers[owner.customer].strong):
-                return owner.customer
-    return customer_id(ordered[0]) if ordered else ""
-
-
-def own(
-    customer: Customer, seen: Mapping[str, Seen], owners: dict[str, Owner], customers: Mapping[str, Customer]
-) -> None:
-    """Give the customer the identifiers seen in an interaction of theirs.  Changes `customer` and `owners` only.
-
-    A phone that another email owns becomes shared.
-    """
-    strong = any(not key.startswith("phone:") for key in seen)
-    for key, when in seen.items():
-        owner = owners.get(key)
-        if owner is None or owner.customer == customer.id:
-            owners[key] = owner or Owner(customer.id)
-        elif not key.startswith("phone:"):
-            continue  # two known customers in one interaction: the earlier keeps what is theirs
-        elif owner.shared or not strong:
-            continue
-        elif customers[owner.customer].strong:
-            owners[key] = Owner(customer_id(key), shared=True)
-            continue
-        else:
-            owners[key] = Owner(customer.id)
-        known = customer.identifiers.get(key)
-        customer.identifiers[key] = (
-            Seen(
-                *min((known.first_ms, known.first_id), (when.first_ms, when.first_id)),
-                *max((known.last_ms, known.last_id), (when.last_ms, when.last_id)),
-            )
-            if known
-            else when
-        )
-
-
 def learn(customer: Customer, interaction: Interaction) -> None:
     """Take over what an interaction says of its customer.  Changes `customer` only; idempotent."""
     for source, said in interaction.fields.items():
@@ -131,7 +58,7 @@ def learn(customer: Customer, interaction: Interaction) -> None:
 
 
 def contact(
-    customer: Customer, aggregates: Aggregates, owners: Mapping[str, Owner], config: Config
+    customer: Customer, aggregates: Aggregates, known: Mapping[str, Known], config: Config
 ) -> Contact:
     """What Brevo shall hold of the customer.  Unknown values are left out: an attribute is never cleared."""
     flex = config.flex
@@ -140,9 +67,9 @@ def contact(
     email: str | None = None
     for source, field in config.fields.items():
         if source == "attributes.email":
-            email = _latest(customer, "email:", owners) or None
+            email = _latest(customer.id, "email:", known) or None
         elif source == "attributes.phone":
-            if phone := _latest(customer, "phone:", owners):
+            if phone := _latest(customer.id, "phone:", known):
                 attributes[field.attribute] = phone
         elif flex.sync.customers:
             said = customer.fields.get(source)
@@ -157,15 +84,12 @@ def contact(
     return Contact(email, attributes, chosen)
 
 
-def _latest(customer: Customer, kind: str, owners: Mapping[str, Owner]) -> str:
+def _latest(customer: str, kind: str, known: Mapping[str, Known]) -> str:
     """The identifier of a kind last seen, of those that are the customer's alone."""
     theirs = (
-        (seen.last_ms, seen.last_id, key)
-        for key, seen in customer.identifiers.items()
-        if key.startswith(kind)
-        and key in owners
-        and owners[key].customer == customer.id
-        and not owners[key].shared
+        (one.seen.last_ms, one.seen.last_id, key)
+        for key, one in known.items()
+        if one.customer == customer and key.startswith(kind) and customer != shared_id(key)
     )
     return max(theirs, default=(0, "", kind))[2].removeprefix(kind)
 

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
-from mapper.customer import Aggregates, Contact, Customer, Owner, contact, decide, learn, own
+from mapper.customer import Aggregates, Contact, Customer, contact, learn
 from mapper.heard import Heard
+from mapper.identity import Known, anchor, note, owners, successors
 from mapper.interaction import Interaction, join
 from mapper.step import Policy, hear, release
-from shared.command import ContactUpsert, EventTrack
+from shared.command import ContactRelink, ContactUpsert, EventTrack
 
 
 class Page(Struct):
@@ -20,13 +21,27 @@ class Page(Struct):
 
     links: dict[str, str]  # sid → key of its interaction
     interactions: dict[str, Interaction]
-    owners: dict[str, Owner]
+    known: dict[str, Known]  # identifiers
+    whole: set[str]  # customers all of whose identifiers are here
     customers: dict[str, Customer]
     changed: set[str] = set()  # keys of interactions
+    noted: set[str] = set()  # identifiers
     joined: dict[str, str] = {}  # key of an interaction that is no more → key of the one it is part of
     touched: dict[str, str] = {}  # customer → the trace that touched it last
+    regrouped: set[str] = set()  # customers whose interactions are others than before: learn them anew
+    gone: dict[str, str] = {}  # customer that is no more → who it is now
+    relinks: list[ContactRelink] = []
     tracks: list[tuple[EventTrack, str]] = []  # each with its trace
     nobody: list[str] = []  # command ids given up: no_identity
+
+    def owner(self, interaction: Interaction) -> str:
+        """Whose an interaction is; an empty text while nobody's."""
+        return self.known[interaction.anchor].customer if interaction.anchor in self.known else ""
+
+    def touch(self, customer: str, trace: str = "") -> None:
+        """Something about a customer may have changed."""
+        if customer:
+            self.touched[customer] = trace or self.touched.get(customer, "")
 
 
 def fold(page: Page, events: Iterable[tuple[Heard, str]], policy: Policy, *, now_ms: int) -> None:
@@ -35,8 +50,7 @@ def fold(page: Page, events: Iterable[tuple[Heard, str]], policy: Policy, *, now
         interaction = _find(page, heard)
         hear(interaction, heard, policy, now_ms=now_ms, trace=trace)
         page.changed.add(interaction.key)
-        if interaction.customer:
-            page.touched[interaction.customer] = trace
+        page.touch(page.owner(interaction), trace)
 
 
 def _find(page: Page, heard: Heard) -> Interaction:
@@ -60,29 +74,64 @@ def _absorb(page: Page, into: Interaction, other: Interaction) -> None:
         page.links[sid] = into.key
     page.changed.discard(other.key)
     page.joined[other.key] = into.key
-    if other.customer:
-        page.touched.setdefault(other.customer, "")
-        into.customer = into.customer or other.customer
+    if other.anchor != into.anchor:  # what the other's customer learned of it, it may have to forget
+        page.regrouped.add(page.owner(other))
+    into.anchor = into.anchor or other.anchor
 
 
-def settle(page: Page, policy: Policy, *, now_ms: int) -> None:
+def settle(page: Page, policy: Policy, *, now_ms: int, version: int) -> None:
     """Decide whose the changed interactions are, and let go what may go."""
-    for key in sorted(page.changed, key=lambda key: (page.interactions[key].first_ms, key)):
+    ordered = sorted(page.changed, key=lambda key: (page.interactions[key].first_ms, key))
+    moved: set[str] = set()  # identifiers that said, or now say, whose an interaction is
+    for key in ordered:
         interaction = page.interactions[key]
-        owner = decide(interaction.identifiers, page.owners, page.customers)
+        note(page.known, interaction.identifiers)
+        page.noted.update(interaction.identifiers)
+        before, interaction.anchor = interaction.anchor, anchor(interaction.identifiers)
+        if before and before != interaction.anchor:
+            moved |= {before, interaction.anchor}
+    page.regrouped |= {page.known[key].customer for key in moved}
+    _identify(page, version)
+    page.regrouped |= {page.known[key].customer for key in moved}
+    for key in ordered:
+        interaction = page.interactions[key]
+        owner = page.owner(interaction)
         if owner:
-            before, interaction.customer = interaction.customer, owner
-            customer = page.customers.setdefault(owner, Customer(owner))
-            own(customer, interaction.identifiers, page.owners, page.customers)
-            learn(customer, interaction)
-            page.touched.setdefault(owner, "")
-            if before != owner and before:
-                page.touched.setdefault(before, "")
-        out = release(interaction, policy, now_ms=now_ms)
+            learn(page.customers.setdefault(owner, Customer(owner)), interaction)
+            page.touch(owner)
+        out = release(interaction, owner, policy, now_ms=now_ms)
         page.tracks += out.commands
         page.nobody += out.nobody
         for track, trace in out.commands:
             page.touched[track.ext_id] = page.touched[track.ext_id] or trace
+    page.regrouped = {page.gone.get(id_, id_) for id_ in page.regrouped} - {""}
+    for id_ in sorted(page.regrouped):
+        page.touch(id_)
+
+
+def _identify(page: Page, version: int) -> None:
+    """Give every identifier its customer; customers that are no more are told to Brevo under their new name."""
+    found = owners(page.known, page.whole)
+    page.gone = successors(page.known, found)
+    for key, id_ in found.items():
+        one = page.known[key]
+        if one.customer != id_:
+            page.regrouped |= {one.customer, id_} if one.customer else set()
+            one.customer = id_
+            page.noted.add(key)
+            page.customers.setdefault(id_, Customer(id_))
+    for was, now in sorted(page.gone.items()):
+        old, new = page.customers.pop(was, Customer(was)), page.customers.setdefault(now, Customer(now))
+        page.touch(now, page.touched.pop(was, ""))
+        if old.told:
+            page.relinks.append(
+                ContactRelink(
+                    id=f"{was}/{now}/{version}", ext_id=now, was=was, version=version,
+                    over=old.mailed and not new.mailed,
+                )
+            )  # fmt: skip
+            new.told = ""  # an upsert follows, whatever was told
+            new.mailed |= old.mailed
 
 
 def upserts(
@@ -92,12 +141,12 @@ def upserts(
     commands: list[tuple[ContactUpsert, str]] = []
     for id_, trace in page.touched.items():
         customer, known = page.customers[id_], aggregates.get(id_)
-        if known is None:  # nothing in an enabled channel: no contact is invented
+        if known is None and not customer.told:  # nothing in an enabled channel: no contact is invented
             continue
-        wanted = contact(customer, known, page.owners, policy.config)
+        wanted = contact(customer, known or Aggregates(), page.known, policy.config)
         told = f"{policy.config.hash}/{wanted.hash}"
         if told != customer.told:
-            customer.told = told
+            customer.told, customer.mailed = told, customer.mailed or wanted.email is not None
             commands.append((_upsert(id_, wanted, policy, version), trace))
     return commands
 

@@ -79,7 +79,7 @@ class Interaction(Struct, omit_defaults=True):
     surveys: dict[str, Dated] = {}  # survey name → the first score: a survey is answered once
     waiting: dict[str, Waiting] = {}  # what Brevo is to be told of
     told: set[str] = set()  # what it was told of, or will never be
-    customer: str = ""
+    anchor: str = ""  # the identifier that says whose it is; an empty text while nobody's
 
     # -- what follows is derived --------------------------------------------------------------------------
 
@@ -91,8 +91,15 @@ class Interaction(Struct, omit_defaults=True):
         return self.task_sid or self.key
 
     @property
+    def unheard(self) -> set[str]:
+        """Tasks that others name as the one they follow, of which nothing was heard yet."""
+        return {sid for sid in self.links if sid.startswith("WT")} - self.tasks.keys()
+
+    @property
     def task_sid(self) -> str:
-        """The task it is about: the earliest that is not virtual; else the earliest."""
+        """The task it is about: the one others follow; else the earliest that is not virtual; else the earliest."""
+        if unheard := self.unheard:
+            return min(unheard)
         return min(
             self.tasks, key=lambda sid: (self.tasks[sid].virtual, _earliest(self.tasks[sid]), sid), default=""
         )
@@ -199,7 +206,7 @@ def join_event(into: Interaction, heard: Heard, fields: Mapping[str, Any]) -> No
     for name, channel in (
         ("channelType", heard.channel_type), ("task_channel", heard.task_channel), ("binding", heard.binding),
     ):  # fmt: skip
-        if channel:
+        if channel and not _is_virtual(heard):  # a survey's task has a channel of the survey's own
             _keep_earliest(into.channels, name, Dated(ms, id_, channel.lower()))
     for kind, value in heard.identifiers.items():
         _see(into.identifiers, f"{kind}:{value}", Seen(ms, id_, ms, id_))
@@ -211,15 +218,23 @@ def join_event(into: Interaction, heard: Heard, fields: Mapping[str, Any]) -> No
         _join_task_event(into.tasks.setdefault(heard.task, Task()), heard)
 
 
-def _join_task_event(task: Task, heard: Heard) -> None:
+def _conversations(heard: Heard) -> Mapping[str, Any]:
+    """What Flex Insights keeps in the attributes.  https://www.twilio.com/docs/flex/developer/insights/enhance-integration"""
     conversations = heard.attributes.get("conversations")
-    conversations = conversations if isinstance(conversations, Mapping) else {}
-    task.virtual |= conversations.get("virtual") == "Yes"
+    return conversations if isinstance(conversations, Mapping) else {}
+
+
+def _is_virtual(heard: Heard) -> bool:
+    return bool(_conversations(heard).get("virtual") == "Yes")
+
+
+def _join_task_event(task: Task, heard: Heard) -> None:
+    task.virtual |= _is_virtual(heard)
     if heard.thin:
         task.thin_completed_ms = min(task.thin_completed_ms or heard.time_ms, heard.time_ms)
     else:
         task.at[heard.type] = min(task.at.get(heard.type, heard.time_ms), heard.time_ms)
-    outcome = conversations.get("outcome")
+    outcome = _conversations(heard).get("outcome")
     for name, value in (
         ("queue", heard.queue), ("agent", heard.agent if heard.thin or heard.type in _TAKEN else ""), ("reason", heard.reason),
         ("outcome", outcome if isinstance(outcome, str) else ""),
@@ -278,10 +293,13 @@ def _keep_earliest(among: dict[str, Dated], name: str, said: Dated) -> None:
         among[name] = said
 
 
+def see(one: Seen, other: Seen) -> Seen:
+    """When first and last seen, over both."""
+    return Seen(
+        *min((one.first_ms, one.first_id), (other.first_ms, other.first_id)),
+        *max((one.last_ms, one.last_id), (other.last_ms, other.last_id)),
+    )
+
+
 def _see(among: dict[str, Seen], key: str, seen: Seen) -> None:
-    known = among.get(key)
-    if known is None:
-        among[key] = Seen(seen.first_ms, seen.first_id, seen.last_ms, seen.last_id)
-        return
-    known.first_ms, known.first_id = min((known.first_ms, known.first_id), (seen.first_ms, seen.first_id))
-    known.last_ms, known.last_id = max((known.last_ms, known.last_id), (seen.last_ms, seen.last_id))
+    among[key] = see(among.get(key, seen), seen)

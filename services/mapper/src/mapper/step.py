@@ -107,7 +107,7 @@ def _await(interaction: Interaction, key: str, event: Waiting) -> None:
 
 def due_ms(interaction: Interaction) -> int:
     """When to look at it again though nothing more is heard; 0 for never."""
-    held = HOLD_MS if interaction.customer and interaction.channel else KEEP_MS
+    held = HOLD_MS if interaction.anchor and interaction.channel else KEEP_MS
     return min((event.heard_ms + held for event in interaction.waiting.values()), default=0)
 
 
@@ -118,27 +118,29 @@ class Released(Struct):
     nobody: list[str]  # command ids given up: no identity came within KEEP_MS
 
 
-def release(interaction: Interaction, policy: Policy, *, now_ms: int) -> Released:
-    """Let go what may go.  Changes `waiting` and `told` of `interaction` only."""
+def release(interaction: Interaction, customer: str, policy: Policy, *, now_ms: int) -> Released:
+    """Let go what may go; `customer` is whose it is, or empty.  Changes `waiting` and `told` of `interaction` only."""
     out = Released([], [])
     for key, event in list(interaction.waiting.items()):
         rule = policy.config.rules.get(event.type)
         if (
             key not in interaction.told and rule is not None
         ):  # else the interaction it was joined with told it
-            if not interaction.customer or not interaction.channel:
+            if not customer or not interaction.channel:
                 if now_ms < event.heard_ms + KEEP_MS:
                     continue
                 out.nobody.append(_command_id(interaction, key, event))
             elif interaction.channel in policy.config.flex.channels:
                 if not _complete(interaction, event) and now_ms < event.heard_ms + HOLD_MS:
                     continue
-                track = _track(interaction, key, event, rule)
+                track = _track(interaction, customer, key, event, rule)
                 if all(
                     _matches(source, wanted, interaction, track.properties)
                     for source, wanted in rule.when.items()
                 ):
                     out.commands.append((track, event.trace))
+            elif now_ms < event.heard_ms + HOLD_MS:
+                continue  # what else is heard may put it on another channel
         del interaction.waiting[key]
         interaction.told.add(key)
     return out
@@ -153,9 +155,11 @@ def _complete(interaction: Interaction, event: Waiting) -> bool:
         case "task.canceled":
             return task is not None and ("task.created" in task.at or "task-queue.entered" in task.at)
         case "conversation.ended":
-            return interaction.wait_ms is not None
+            return interaction.wait_ms is not None and not interaction.unheard
         case "survey.completed":
-            return any(task.at and not task.virtual for task in interaction.tasks.values())
+            return not interaction.unheard and any(
+                task.at and not task.virtual for task in interaction.tasks.values()
+            )
         case _:
             return not event.thin
 
@@ -166,7 +170,7 @@ def _command_id(interaction: Interaction, key: str, event: Waiting) -> str:
     return f"{identity}/{event.type}"
 
 
-def _track(interaction: Interaction, key: str, event: Waiting, rule: Rule) -> EventTrack:
+def _track(interaction: Interaction, customer: str, key: str, event: Waiting, rule: Rule) -> EventTrack:
     time_ms = event.time_ms
     if event.type == SURVEY:
         time_ms = interaction.surveys[event.survey].ms
@@ -181,7 +185,7 @@ def _track(interaction: Interaction, key: str, event: Waiting, rule: Rule) -> Ev
             properties[name] = value
     return EventTrack(
         id=_command_id(interaction, key, event),
-        ext_id=interaction.customer,
+        ext_id=customer,
         name=rule.name,
         time=rfc3339(time_ms),
         properties=properties,
@@ -251,7 +255,7 @@ def summaries(interactions: Iterator[Interaction]) -> Iterator["Summary"]:
         last = max(interaction.surveys.values(), key=lambda said: (said.ms, said.id), default=first)
         yield Summary(
             key=interaction.key,
-            customer=interaction.customer,
+            anchor=interaction.anchor,
             channel=interaction.channel,
             start_ms=interaction.start_ms,
             handled=interaction.handled,
@@ -268,7 +272,7 @@ class Summary(Struct, frozen=True, kw_only=True):
     """One interaction, as its customer's aggregates need it."""
 
     key: str
-    customer: str
+    anchor: str
     channel: str
     start_ms: int
     handled: bool

@@ -14,7 +14,7 @@ from mapper.book import Book
 from mapper.heard import read
 from mapper.step import KEEP_MS, Policy
 from mapper.take import look, take
-from shared.command import ContactUpsert, EventTrack, Value
+from shared.command import ContactRelink, ContactUpsert, EventTrack, Value
 from shared.config import Config
 from shared.event import RawEvent, epoch_ms
 
@@ -66,9 +66,11 @@ def _event(cloud: dict[str, Any]) -> RawEvent:
     )
 
 
-def tell(config: Config, heard: Iterable[RawEvent], *, batch: int = 1, start_ms: int = 0) -> Then:
+def tell(
+    config: Config, heard: Iterable[RawEvent], *, batch: int = 1, start_ms: int = 0, into: Book | None = None
+) -> Then:
     """Map what was heard, `batch` at a time and all at one moment, and wait until nothing waits any more."""
-    book, policy = Book(None), Policy.of(config)
+    book, policy = into or Book(None), Policy.of(config)
     then, now_ms = Then({}, []), start_ms
     read_ones = [(one, "") for event in heard if (one := read(event, policy.own_numbers)) and one.links]
     for number in range(0, len(read_ones), batch):
@@ -79,7 +81,8 @@ def tell(config: Config, heard: Iterable[RawEvent], *, batch: int = 1, start_ms:
     for moment in (now_ms + 60_000, now_ms + KEEP_MS):
         while book.is_due(moment):
             _note(then, look(book, policy, now_ms=moment))
-    book.close()
+    if into is None:
+        book.close()
     then.events.sort(key=lambda event: (event.time, event.id))
     then.given_up.sort()
     return then
@@ -89,6 +92,10 @@ def _note(then: Then, made: Any) -> None:
     for command, _ in made.commands:
         if isinstance(command, ContactUpsert):
             then.contacts[command.ext_id] = Contact(command.email, command.attributes, command.list_ids)
+        elif isinstance(command, ContactRelink):
+            then.contacts.pop(command.was, None)  # its name at Brevo is another; an upsert follows
+            for event in then.events:
+                event.contact = command.ext_id if event.contact == command.was else event.contact
         elif isinstance(command, EventTrack):
             then.events.append(
                 Event(command.id, command.ext_id, command.name, command.time, command.properties)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from mapper.book import Book
+from mapper.customer import learn
 from mapper.fold import Page, fold, settle, upserts
 from mapper.heard import Heard
 from mapper.step import Policy
@@ -17,7 +18,7 @@ from shared.command import Command
 class Made(Struct):
     """What follows from a batch: commands, a contact before its events, each with the trace that caused it."""
 
-    commands: list[tuple[Command, str]]
+    commands: list[tuple[Command, str]]  # a contact's new name before the contact
     nobody: list[str]  # ids of commands given up: no identity came
 
 
@@ -37,9 +38,15 @@ def look(book: Book, policy: Policy, *, now_ms: int) -> Made:
 
 
 def _close(book: Book, page: Page, policy: Policy, *, now_ms: int) -> Made:
-    settle(page, policy, now_ms=now_ms)
+    settle(page, policy, now_ms=now_ms, version=book.sequence)
     book.write(page)
+    for id_ in page.regrouped:
+        customer = page.customers[id_]
+        customer.fields = {}
+        for interaction in book.interactions_of(id_):
+            learn(customer, interaction)
     aggregates = book.aggregates(page.touched, policy.config.flex.channels)
     contacts = upserts(page, aggregates, policy, version=book.sequence)
     book.write_customers(page.customers[id_] for id_ in page.touched)
-    return Made([*contacts, *page.tracks], page.nobody)
+    relinks = [(relink, page.touched.get(relink.ext_id, "")) for relink in page.relinks]
+    return Made([*relinks, *contacts, *page.tracks], page.nobody)
