@@ -43,7 +43,7 @@ tracks = some.builds(
 
 @given(upserts, some.sets(some.sampled_from(["email", "SMS"])))
 def test_a_contact_fits_the_schema_and_leaves_out_what_it_must(command, without):
-    body = request.contact(command, without)
+    body = request.contact(command, command.ext_id, without)
 
     CONTACT.validate(body)
     assert body["updateEnabled"] is True
@@ -53,7 +53,7 @@ def test_a_contact_fits_the_schema_and_leaves_out_what_it_must(command, without)
 
 @given(some.lists(tracks, min_size=1, max_size=8))
 def test_a_batch_of_events_fits_the_schema_and_carries_the_key(commands):
-    body = {"events": [request.event(command) for command in commands]}
+    body = {"events": [request.event(command, command.ext_id) for command in commands]}
 
     BATCH.validate(body)
     for event, command in zip(body["events"], commands, strict=True):
@@ -82,7 +82,7 @@ def test_events_go_in_as_few_calls_as_the_limits_allow_and_in_order():
 
     assert [len(batch) for batch in request.batches(small)] == [200, 200, 50]
     sizes = [
-        len(msgspec.json.encode({"events": [request.event(one) for one in batch]}))
+        len(msgspec.json.encode({"events": [request.event(one, one.ext_id) for one in batch]}))
         for batch in request.batches(large)
     ]
     assert max(sizes) <= 512 * 1024
@@ -91,7 +91,7 @@ def test_events_go_in_as_few_calls_as_the_limits_allow_and_in_order():
 
 @given(some.dictionaries(names, some.text(max_size=40_000), min_size=1, max_size=4))
 def test_properties_are_cut_to_fit_and_the_key_never(properties):
-    event = request.event(EventTrack(id="key", ext_id="c", name="X", time="", properties=properties))
+    event = request.event(EventTrack(id="key", ext_id="c", name="X", time="", properties=properties), "c")
 
     assert len(msgspec.json.encode(event["event_properties"])) <= 50 * 1024
     assert event["event_properties"]["idempotency_key"] == "key"

@@ -5,6 +5,7 @@ import json
 import signal
 import time
 
+import httpx
 import nats
 import pytest
 
@@ -14,7 +15,7 @@ from sandbox.faults import Fault
 from sandbox.limits import Limits
 from shared import bus, command
 from shared.bus import Publisher
-from shared.command import ContactUpsert, EventTrack
+from shared.command import ContactRelink, ContactUpsert, EventTrack
 from shared.message import MSG_ID, Message
 from shared.trace import start
 
@@ -325,3 +326,71 @@ async def test_plain_http_beyond_loopback_is_refused(service):
 
     assert sink.process.returncode == 78
     assert b"TAJO_BREVO_URL is not https: set TAJO_ALLOW_HTTP=1" in errors
+
+
+def relink(was: str, now: str, *, over: bool = False) -> ContactRelink:
+    return ContactRelink(id=f"{was}/{now}/9", ext_id=now, was=was, version=9, over=over)
+
+
+async def test_a_customer_named_anew_keeps_the_contact_and_what_was_said_under_the_old_name(
+    nats_server, sink, brevo
+):
+    await begin(sink)
+    await say(nats_server.url, upsert("tajo-a"), track("tajo-a", 1))
+    await all_acked(nats_server.url)
+
+    await say(
+        nats_server.url, track("tajo-a", 2), relink("tajo-a", "tajo-b"), upsert("tajo-b", version=9),
+        track("tajo-a", 3), track("tajo-b", 4),
+    )  # fmt: skip
+    await all_acked(nats_server.url)
+
+    assert len(brevo.contacts.by_id) == 1
+    assert brevo.contact(ext_id="tajo-a") is None
+    assert len(keys(brevo)) == len(set(keys(brevo))) == 4
+    assert not brevo.orphans
+    assert {event.contact_id for event in brevo.events} == {brevo.contact(ext_id="tajo-b").id}
+
+
+async def test_of_two_contacts_that_are_one_customer_the_one_with_the_mail_goes_on_and_none_is_deleted(
+    nats_server, sink, brevo
+):
+    await begin(sink)
+    phone = ContactUpsert(
+        id="p", ext_id="tajo-phone", version=1, mapping="m", attributes={"SMS": "+12025550101"}
+    )
+    await say(nats_server.url, phone, track("tajo-phone", 1), upsert("tajo-mail"), track("tajo-mail", 2))
+    await all_acked(nats_server.url)
+    mailed = brevo.contact(ext_id="tajo-mail").id
+
+    await say(
+        nats_server.url, relink("tajo-mail", "tajo-phone", over=True), upsert("tajo-phone", version=9),
+        track("tajo-phone", 3), track("tajo-mail", 4),
+    )  # fmt: skip
+    await all_acked(nats_server.url)
+
+    assert len(brevo.contacts.by_id) == 2
+    assert brevo.contact(ext_id="tajo-phone").id == mailed
+    assert [event.contact_id == mailed for event in brevo.events] == [False, True, True, True]
+
+
+async def test_a_name_that_somebody_else_gave_a_contact_is_kept(nats_server, sink, brevo):
+    async with httpx.AsyncClient(base_url=brevo.url, headers={"api-key": brevo.api_key}) as client:
+        made = await client.post("/contacts", json={"email": "tajo-a@example.com", "ext_id": "crm-1"})
+    await begin(sink)
+
+    await say(nats_server.url, upsert("tajo-a"), track("tajo-a", 1))
+    await all_acked(nats_server.url)
+    await say(
+        nats_server.url,
+        relink("tajo-a", "tajo-b"),
+        upsert("tajo-a", version=9),
+        track("tajo-b", 2),
+    )
+    await all_acked(nats_server.url)
+
+    assert made.status_code == 201
+    assert len(brevo.contacts.by_id) == 1
+    assert brevo.contact(ext_id="crm-1").list_ids == {32}
+    assert len(keys(brevo)) == 2
+    assert not brevo.orphans

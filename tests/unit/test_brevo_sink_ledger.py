@@ -45,3 +45,21 @@ def test_the_preflight_makes_what_is_missing_and_names_what_clashes():
 
     assert create == {"WAIT": "float"}
     assert clashes == ["attribute LAST is text at Brevo and must be date"]
+
+
+def test_a_contact_that_was_renamed_is_known_by_its_new_name_however_often_it_was(tmp_path):
+    ledger = Ledger(None)
+    ledger.deliver("tajo-a", 7, 3, "m")
+    ledger.keep_name("tajo-a", "crm-1")
+
+    ledger.relink("tajo-a", "tajo-b", "first")
+    ledger.relink("tajo-b", "tajo-c", "second")
+
+    assert {one: ledger.current(f"tajo-{one}") for one in "abc"} == dict.fromkeys("abc", "tajo-c")
+    assert ledger.has("tajo-c")
+    assert not ledger.has("tajo-a")
+    assert ledger.foreign_name("tajo-c") == "crm-1"
+    assert ledger.states(["first", "second"]) == {"first": "delivered", "second": "delivered"}
+    ledger.relink("tajo-c", "tajo-a", "back")
+    assert {one: ledger.current(f"tajo-{one}") for one in "abc"} == dict.fromkeys("abc", "tajo-a")
+    ledger.close()

@@ -26,7 +26,7 @@ class InDoubt(Struct, frozen=True):
 class Without(Struct, frozen=True):
     """It works without these identifiers, which belong to another contact or are none."""
 
-    identifiers: frozenset[str]  # "email", "SMS"
+    identifiers: frozenset[str]  # "email", "SMS"; of a new name "EXT_ID"
     why: str
 
 
@@ -49,6 +49,21 @@ _TAKEN = re.compile(
 )
 _IP = re.compile(r"unrecognised IP", re.IGNORECASE)
 _REMEDY_KEY = "make a key at app.brevo.com > SMTP & API > API keys and set BREVO_API_KEY"
+
+
+def exists(status: int, body: bytes) -> bool:
+    """Whether a POST /contacts without updateEnabled was refused because there is such a contact."""
+    error = _object(body)
+    return status == 400 and bool(_taken(error) or re.search("already exist", _message(error), re.IGNORECASE))
+
+
+def of_relink(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
+    """What became of a PUT /contacts/{ext_id} with a new ext_id.  https://developers.brevo.com/reference/updatecontact"""
+    if status == 404:  # never told of it: there is nothing to rename
+        return Done()
+    if status == 400 and "EXT_ID" in _taken(_object(body)):
+        return Without(frozenset({"EXT_ID"}), "another contact is called so")
+    return of_contact(status, headers, body)
 
 
 def of_contact(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
@@ -126,7 +141,8 @@ def wait_s(headers: Mapping[str, str]) -> float:
     return min(max(seconds, 0.1), WAIT_MAX_S)
 
 
-def _refused_contact(error: Mapping[str, Any]) -> Outcome:
+def _taken(error: Mapping[str, Any]) -> frozenset[str]:
+    """Identifiers that belong to another contact."""
     metadata = error.get("metadata")
     taken = metadata.get("duplicate_identifiers") if isinstance(metadata, dict) else None
     message = _message(error)
@@ -135,7 +151,11 @@ def _refused_contact(error: Mapping[str, Any]) -> Outcome:
     names = taken if isinstance(taken, list) else [match[1] for match in _TAKEN.finditer(message)]
     if not names and re.search("contact already exist", message, re.IGNORECASE):
         names = ["email"]
-    found = frozenset("email" if str(name).lower() == "email" else str(name).upper() for name in names)
+    return frozenset("email" if str(name).lower() == "email" else str(name).upper() for name in names)
+
+
+def _refused_contact(error: Mapping[str, Any]) -> Outcome:
+    found, message = _taken(error), _message(error)
     if "EXT_ID" in found:
         return Reject("its ext_id belongs to another contact")
     if found:

@@ -101,9 +101,16 @@ class Brevo:
             log.info(
                 "brevo_call",
                 method=method,
-                path=path.partition("?")[0],
+                route=_route(path),
                 status=answer.status_code,
                 ms=round((time.perf_counter() - began) * 1000, 1),
                 request_id=answer.headers.get("sib-request-id", ""),
             )
         return Reply(answer.status_code, answer.headers, answer.content)
+
+
+def _route(path: str) -> str:
+    """The path without whom it names."""
+    first, _, identifier = path.removeprefix("/contacts/").partition("/")
+    named = path.startswith("/contacts/") and first not in ("attributes", "lists") and not identifier
+    return "/contacts/{identifier}" if named else path

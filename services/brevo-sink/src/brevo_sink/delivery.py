@@ -20,16 +20,17 @@ from nats.aio.msg import Msg
 
 from brevo_sink import answer, request
 from brevo_sink.answer import Halve, InDoubt, Outcome, Partly, Without
-from brevo_sink.brevo import CONNECTIONS, Brevo, Lost, NotSent
+from brevo_sink.brevo import CONNECTIONS, Brevo, Lost, NotSent, Reply, Result
 from brevo_sink.desk import Desk, Item, version
 from brevo_sink.doubt import Doubts
 from brevo_sink.gate import Gate
 from brevo_sink.ledger import Ledger
 from brevo_sink.metrics import Metrics
+from brevo_sink.relink import foreign_name, relink
 from shared import command as commands
 from shared import dead, receipt
 from shared.bus import NotPublishedError, Publisher
-from shared.command import ContactUpsert, EventTrack
+from shared.command import ContactRelink, ContactUpsert, EventTrack
 from shared.message import Message
 from shared.receipt import Outcome as ReceiptOutcome
 from shared.receipt import Receipt
@@ -69,6 +70,7 @@ class Delivery:
         self._doubts = Doubts(brevo, gate, look_s=look_s)
         self._calls: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
+        self._renaming = asyncio.Lock()
         self._open_upserts = asyncio.Semaphore(CONNECTIONS - EVENT_CALLS)
         self._open_events = asyncio.Semaphore(EVENT_CALLS)
 
@@ -80,8 +82,8 @@ class Delivery:
         for message, letter in letters:
             await self._say([letter])
             await message.ack()
-        events = [item for item in items if isinstance(item.command, EventTrack)]
-        states = self._ledger.states([item.command.id for item in events])
+        once = [item.command.id for item in items if not isinstance(item.command, ContactUpsert)]
+        states = self._ledger.states(once)
         superseded: list[Item] = []
         repeated: list[Item] = []
         for item in items:
@@ -90,12 +92,17 @@ class Delivery:
                 held.message = item.message
             elif isinstance(item.command, ContactUpsert):
                 superseded += self._upsert_heard(item)
+            elif isinstance(item.command, ContactRelink) and item.command.id not in states:
+                self._held[item.command.id] = item
+                self._desk.block(item.command.was, item.command.ext_id)
+                self._begin(self._relink(item, item.command))
             elif states.get(item.command.id) == "delivered":
                 repeated.append(item)
             elif states.get(item.command.id) in ("sending", "in_doubt"):
                 self._held[item.command.id] = item
                 self._doubts.add(item)
             else:
+                item.now_called = self._ledger.current(item.command.ext_id)
                 self._hold(item)
         await self._end(superseded, "superseded")
         await self._ack(repeated)
@@ -106,6 +113,8 @@ class Delivery:
     def _upsert_heard(self, item: Item) -> list[Item]:
         """Hold an upsert; returns what has thereby ended."""
         assert isinstance(item.command, ContactUpsert)  # noqa: S101 - the caller looked
+        if self._ledger.current(item.command.ext_id) != item.command.ext_id:  # told under its new name
+            return [item]
         known = self._ledger.delivered(item.command.ext_id)
         if known and known[2] == item.command.mapping and known[:2] >= version(item):
             return [item]
@@ -167,6 +176,7 @@ class Delivery:
             await self._end(found, "delivered")
             self._ledger.forget(item.command.id for item in absent)
             for item in absent:
+                item.now_called = self._ledger.current(item.command.ext_id)
                 self._desk.add(item)
             self._news.set()
 
@@ -185,35 +195,34 @@ class Delivery:
             await self._gate.passed()
             if self._desk.ready(time.monotonic())[which]:
                 return
-            self._news.clear()
-            try:
-                async with asyncio.timeout(0.25):  # what was put off becomes ready by time alone
-                    await self._news.wait()
-            except TimeoutError:
-                pass
+            await self._any_news()
+
+    async def _any_news(self) -> None:
+        self._news.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.25):  # what was put off becomes ready by time alone
+                await self._news.wait()
 
     def _start(self, work: Coroutine[None, None, None], door: asyncio.Semaphore) -> None:
+        self._begin(work).add_done_callback(lambda _: door.release())
+
+    def _begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work)
         self._calls.add(task)
 
         def over(_: asyncio.Task[None]) -> None:
             self._calls.discard(task)
-            door.release()
             self._news.set()
 
         task.add_done_callback(over)
+        return task
 
     # -- contacts -----------------------------------------------------------------------------------------------
 
     async def _upsert(self, item: Item) -> None:
         upsert = item.command
         assert isinstance(upsert, ContactUpsert)  # noqa: S101 - the desk keeps them apart
-        result = await self._brevo.call("POST", "/contacts", json=request.contact(upsert, item.without))
-        match result:
-            case NotSent(why) | Lost(why):
-                outcome: Outcome = Retry(why, answer.AGAIN_S)
-            case _:
-                outcome = answer.of_contact(result.status, result.headers, result.body)
+        outcome = await self._tell(item, upsert)
         match outcome:
             case Done():
                 self._ledger.deliver(upsert.ext_id, *version(item), upsert.mapping)
@@ -232,13 +241,57 @@ class Delivery:
                 await self._later([item], outcome)
         self._desk.done([upsert.ext_id], known=True if isinstance(outcome, Done) else None)
 
+    async def _tell(self, item: Item, upsert: ContactUpsert) -> Outcome:
+        """Make it, where we never told of it: one that exists may bear somebody else's name, which is looked up first."""
+        name = self._ledger.foreign_name(upsert.ext_id)
+        if not name and not self._ledger.has(upsert.ext_id):
+            body = request.contact(upsert, upsert.ext_id, item.without, update=False)
+            result = await self._brevo.call("POST", "/contacts", json=body)
+            if not isinstance(result, Reply) or not answer.exists(result.status, result.body):
+                return _of_contact(result)
+            found = await foreign_name(self._brevo, upsert)
+            if isinstance(found, Retry):
+                return found
+            if found:
+                log.info("named_by_another", contact=upsert.ext_id)
+                self._ledger.keep_name(upsert.ext_id, found)
+            name = found
+            await self._brevo.turn("contacts")
+        body = request.contact(upsert, name or upsert.ext_id, item.without)
+        return _of_contact(await self._brevo.call("POST", "/contacts", json=body))
+
+    async def _relink(self, item: Item, command: ContactRelink) -> None:
+        """One after the other, in the order heard, and while nothing is in flight for either contact."""
+        async with self._renaming:
+            while True:
+                await self._gate.passed()
+                while self._desk.busy(command.was, command.ext_id):
+                    await self._any_news()
+                await self._brevo.turn("contacts")
+                match await relink(self._brevo, self._ledger, command):
+                    case Pause() as pause:
+                        self._gate.shut(pause)
+                    case Retry() as retry:
+                        item.tries += 1
+                        await asyncio.sleep(min(retry.after_s * item.tries, RETRY_MAX_S))
+                    case Reject(why):
+                        await self._reject([item], [why])
+                        break
+                    case _:
+                        self._ledger.relink(command.was, command.ext_id, command.id)
+                        await self._end(self._desk.rename(command.was, command.ext_id), "superseded")
+                        await self._end([item], "delivered")
+                        break
+        self._desk.free(command.was, command.ext_id)
+        self._news.set()
+
     # -- events -------------------------------------------------------------------------------------------------
 
     async def _events(self, items: Sequence[Item]) -> None:
         by_id = {item.command.id: item for item in items}
         for batch in request.batches(item.command for item in items if isinstance(item.command, EventTrack)):
             await self._send([by_id[one.id] for one in batch])
-        self._desk.done({item.command.ext_id for item in items})
+        self._desk.done({item.ext_id for item in items})
 
     async def _send(self, items: list[Item]) -> None:
         """One batch.  Halves it where Brevo refuses it without saying which, so that one takes no other along."""
@@ -248,7 +301,11 @@ class Delivery:
         self._ledger.write(ids, "sending", name)
         await self._say([_receipt("sending", items, batch=name)])
         body = {
-            "events": [request.event(item.command) for item in items if isinstance(item.command, EventTrack)]
+            "events": [
+                request.event(item.command, self._ledger.foreign_name(item.ext_id) or item.ext_id)
+                for item in items
+                if isinstance(item.command, EventTrack)
+            ]
         }
         result = await self._brevo.call("POST", "/events/batch", json=body)
         match result:
@@ -357,6 +414,14 @@ class Delivery:
                 await asyncio.sleep(SAY_AGAIN_S)
             else:
                 return
+
+
+def _of_contact(result: Result) -> Outcome:
+    match result:
+        case NotSent(why) | Lost(why):
+            return Retry(why, answer.AGAIN_S)
+        case Reply(status, headers, body):
+            return answer.of_contact(status, headers, body)
 
 
 def _read(messages: Sequence[Msg]) -> tuple[list[Item], list[tuple[Msg, Message]]]:

@@ -4,24 +4,30 @@ Of a contact's upserts only the newest is worth sending.  Its events wait until 
 they were heard.  Nothing is done twice at once for one contact, and one that waits holds up no other.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from msgspec import Struct
 
-from shared.command import ContactUpsert, EventTrack
+from shared.command import Command, ContactUpsert, EventTrack
 
 
 class Item(Struct, eq=False):
     """A command in hand, with the message it came in."""
 
-    command: ContactUpsert | EventTrack
+    command: Command
     position: int  # its sequence in BREVO: of two with one version the later is the newer
     message: Any  # settles it
     trace: str = ""
     tries: int = 0
     without: frozenset[str] = frozenset()  # identifiers Brevo refused
+    now_called: str = ""  # the contact it is about, where that is another than when it was made
+
+    @property
+    def ext_id(self) -> str:
+        """The contact it is about."""
+        return self.now_called or self.command.ext_id
 
 
 class _Contact(Struct, eq=False):
@@ -40,21 +46,22 @@ class Desk:
         self._contacts: dict[str, _Contact] = {}
         self._upserts: deque[str] = deque()  # contacts with an upsert, the longest waiting first
         self._events: deque[str] = deque()  # contacts with events
+        self._blocked: Counter[str] = Counter()  # contacts being renamed
 
     def __len__(self) -> int:
         return sum((c.upsert is not None) + len(c.events) for c in self._contacts.values())
 
     def add(self, item: Item) -> Item | None:
         """Put an item on the desk.  Returns the upsert that is thereby superseded, which may be this one."""
-        contact = self._contact(item.command.ext_id)
+        contact = self._contact(item.ext_id)
         if isinstance(item.command, EventTrack):
             if not contact.events:
-                self._events.append(item.command.ext_id)
+                self._events.append(item.ext_id)
             contact.events.append(item)
             return None
         older = contact.upsert
         if older is None:
-            self._upserts.append(item.command.ext_id)
+            self._upserts.append(item.ext_id)
         elif newer_than(older, item):
             return item
         contact.upsert = item
@@ -64,15 +71,15 @@ class Desk:
         """Put items back, first in their order, for later; `done` frees their contacts.  Returns what is superseded."""
         superseded: list[Item] = []
         for item in reversed(list(items)):
-            contact = self._contact(item.command.ext_id)
+            contact = self._contact(item.ext_id)
             contact.not_before = not_before
             if isinstance(item.command, EventTrack):
                 if not contact.events:
-                    self._events.append(item.command.ext_id)
+                    self._events.append(item.ext_id)
                 contact.events.appendleft(item)
             elif contact.upsert is None:
                 contact.upsert = item
-                self._upserts.append(item.command.ext_id)
+                self._upserts.append(item.ext_id)
             else:
                 superseded.append(item)
         return superseded
@@ -82,7 +89,7 @@ class Desk:
         for _ in range(len(self._upserts)):
             ext_id = self._upserts.popleft()
             contact = self._contacts[ext_id]
-            if contact.busy or contact.not_before > now:
+            if not self._may(ext_id, contact, now):
                 self._upserts.append(ext_id)
                 continue
             item, contact.upsert, contact.busy = contact.upsert, None, True
@@ -97,7 +104,7 @@ class Desk:
                 break
             ext_id = self._events.popleft()
             contact = self._contacts[ext_id]
-            if contact.busy or not contact.known or contact.upsert is not None or contact.not_before > now:
+            if not contact.known or contact.upsert is not None or not self._may(ext_id, contact, now):
                 self._events.append(ext_id)
                 continue
             while contact.events and len(taken) < most:
@@ -109,11 +116,10 @@ class Desk:
 
     def ready(self, now: float) -> tuple[bool, bool]:
         """Whether there is an upsert, and whether there are events, that may go now."""
-        contacts = self._contacts
-        upserts = any(not contacts[id_].busy and contacts[id_].not_before <= now for id_ in self._upserts)
+        upserts = any(self._may(id_, self._contacts[id_], now) for id_ in self._upserts)
         events = any(
-            not c.busy and c.known and c.upsert is None and c.not_before <= now
-            for c in (contacts[id_] for id_ in self._events)
+            c.known and c.upsert is None and self._may(id_, c, now)
+            for id_, c in ((id_, self._contacts[id_]) for id_ in self._events)
         )
         return upserts, events
 
@@ -127,6 +133,40 @@ class Desk:
             contact.known = contact.known if known is None else known
             if contact.upsert is None and not contact.events:
                 del self._contacts[ext_id]
+
+    def block(self, *ext_ids: str) -> None:
+        """Nothing more of these contacts is taken until they are freed: they are renamed."""
+        self._blocked.update(ext_ids)
+
+    def free(self, *ext_ids: str) -> None:
+        """As often as blocked."""
+        self._blocked.subtract(ext_ids)
+        self._blocked = +self._blocked
+
+    def busy(self, *ext_ids: str) -> bool:
+        """Whether a call is in flight for any of these contacts."""
+        return any(ext_id in self._contacts and self._contacts[ext_id].busy for ext_id in ext_ids)
+
+    def rename(self, was: str, ext_id: str) -> list[Item]:
+        """What is on the desk for one contact is another's from here on.  Returns the upsert that has thereby ended."""
+        old = self._contacts.pop(was, None)
+        if old is None:
+            return []
+        new = self._contact(ext_id)
+        new.known = new.known or old.known
+        if old.events:
+            self._events.remove(was)
+            if not new.events:
+                self._events.append(ext_id)
+            for item in old.events:
+                item.now_called = ext_id
+            new.events = deque(sorted([*old.events, *new.events], key=lambda item: item.position))
+        if old.upsert is not None:
+            self._upserts.remove(was)
+        return [old.upsert] if old.upsert is not None else []
+
+    def _may(self, ext_id: str, contact: _Contact, now: float) -> bool:
+        return not contact.busy and contact.not_before <= now and ext_id not in self._blocked
 
     def orphan(self, ext_id: str) -> list[Item]:
         """Take away the events of a contact that Brevo refused and does not have."""

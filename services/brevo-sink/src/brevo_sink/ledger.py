@@ -1,7 +1,8 @@
 """The ledger: what became of each command, in SQLite.  Event ids are kept for ever, because replay relies on it."""
 
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +31,8 @@ class Ledger:
         self._db.table("contact").create(
             {"ext_id": str, "version": int, "position": int, "mapping": str}, pk="ext_id", if_not_exists=True
         )
+        for table in ("alias", "foreign_name"):
+            self._db.table(table).create({"ext_id": str, "name": str}, pk="ext_id", if_not_exists=True)
         self._sql.execute("CREATE INDEX IF NOT EXISTS event_open ON event (state) WHERE state <= 2")
         self._sql.execute(
             "UPDATE event SET state = ? WHERE state = ?", (_NUMBER["in_doubt"], _NUMBER["sending"])
@@ -77,11 +80,44 @@ class Ledger:
             "INSERT OR REPLACE INTO contact VALUES (?, ?, ?, ?)", (ext_id, version, position, mapping)
         )
 
-    def _many(self, sql: str, rows: Sequence[tuple[object, ...]]) -> None:
+    def current(self, ext_id: str) -> str:
+        """What the mapper calls this contact now."""
+        return self._named("alias", ext_id) or ext_id
+
+    def foreign_name(self, ext_id: str) -> str:
+        """What somebody else called this contact at Brevo before we did; an empty text where nobody did."""
+        return self._named("foreign_name", ext_id)
+
+    def keep_name(self, ext_id: str, name: str) -> None:
+        """Somebody else called this contact so, and it stays so."""
+        self._sql.execute("INSERT OR REPLACE INTO foreign_name VALUES (?, ?)", (ext_id, name))
+
+    def relink(self, was: str, ext_id: str, id_: str) -> None:
+        """From here on whatever is said of `was` is said of `ext_id`; the command `id_` is delivered."""
+        with self._transaction():
+            self._sql.execute("UPDATE alias SET name = ? WHERE name = ?", (ext_id, was))
+            self._sql.execute("DELETE FROM alias WHERE ext_id = ?", (ext_id,))
+            self._sql.execute("INSERT OR REPLACE INTO alias VALUES (?, ?)", (was, ext_id))
+            if (name := self.foreign_name(was)) and not self.foreign_name(ext_id):
+                self.keep_name(ext_id, name)
+            if self._sql.execute("DELETE FROM contact WHERE ext_id = ? RETURNING 1", (was,)).fetchall():
+                self._sql.execute("INSERT OR IGNORE INTO contact VALUES (?, 0, 0, '')", (ext_id,))
+            self._sql.execute("INSERT OR REPLACE INTO event VALUES (?, ?, '')", (id_, _NUMBER["delivered"]))
+
+    def _named(self, table: str, ext_id: str) -> str:
+        row = self._sql.execute(f"SELECT name FROM {table} WHERE ext_id = ?", (ext_id,)).fetchone()  # noqa: S608 - one of two
+        return str(row[0]) if row else ""
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         self._sql.execute("BEGIN IMMEDIATE")
         try:
-            self._sql.executemany(sql, rows)
+            yield
         except BaseException:
             self._sql.execute("ROLLBACK")
             raise
         self._sql.execute("COMMIT")
+
+    def _many(self, sql: str, rows: Sequence[tuple[object, ...]]) -> None:
+        with self._transaction():
+            self._sql.executemany(sql, rows)

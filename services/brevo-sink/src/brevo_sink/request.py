@@ -10,6 +10,7 @@ from shared.command import ContactUpsert, EventTrack
 BATCH_MAX = 200  # events in one call: https://developers.brevo.com/docs/event-endpoints
 BATCH_BYTES_MAX = 480 * 1024  # of 512 KB; the rest is for what the client adds
 EVENT_BYTES_MAX = 48 * 1024  # of 50 KB a single event's properties may take
+NAME_BYTES_MAX = 255  # of an ext_id; ours have 29
 CUT = "…"
 
 IDEMPOTENCY_KEY = (
@@ -17,16 +18,19 @@ IDEMPOTENCY_KEY = (
 )
 
 
-def contact(command: ContactUpsert, without: Collection[str] = ()) -> dict[str, Any]:
-    """The body of POST /contacts: safe to repeat.
+def contact(
+    command: ContactUpsert, name: str, without: Collection[str] = (), *, update: bool = True
+) -> dict[str, Any]:
+    """The body of POST /contacts: safe to repeat.  Without `update` it is refused where the contact exists.
 
+    `name` is its ext_id at Brevo, which is another where somebody else named it or it was renamed.
     `without` names identifiers that belong to another contact ("email", "SMS") and stay out.  Never forceMerge,
     which deletes a contact.  Lists go along, because adding to one a second time is then no error.
     """
     body: dict[str, Any] = {
-        "ext_id": command.ext_id,
+        "ext_id": name,
         "attributes": {name: value for name, value in command.attributes.items() if name not in without},
-        "updateEnabled": True,
+        "updateEnabled": update,
     }
     if command.email and "email" not in without:
         body["email"] = command.email
@@ -35,7 +39,7 @@ def contact(command: ContactUpsert, without: Collection[str] = ()) -> dict[str, 
     return body
 
 
-def event(command: EventTrack) -> dict[str, Any]:
+def event(command: EventTrack, name: str) -> dict[str, Any]:
     """One element of POST /events/batch.
 
     Named by ext_id only: a contact id outranks it, and points nowhere after a merge.  Never contact_properties:
@@ -44,7 +48,7 @@ def event(command: EventTrack) -> dict[str, Any]:
     return {
         "event_name": command.name,
         "event_date": command.time,
-        "identifiers": {"ext_id": command.ext_id},
+        "identifiers": {"ext_id": name},
         "event_properties": {**_fit(command.properties), IDEMPOTENCY_KEY: command.id},
     }
 
@@ -64,7 +68,7 @@ def batches(commands: Iterable[EventTrack]) -> Iterator[list[EventTrack]]:
     batch: list[EventTrack] = []
     size = 0
     for command in commands:
-        length = len(msgspec.json.encode(event(command))) + 1
+        length = len(msgspec.json.encode(event(command, ""))) + NAME_BYTES_MAX + 1
         if batch and (len(batch) == BATCH_MAX or size + length > BATCH_BYTES_MAX):
             yield batch
             batch, size = [], 0
