@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import time
+from collections import Counter
 from pathlib import Path
 
 import nats
@@ -18,6 +20,7 @@ from shared.message import MSG_ID, Message
 from shared.trace import start
 
 ROOT = Path(__file__).parent.parent.parent
+TOLD = ("task.created/task.created", "task.completed/task.completed", "conversation.ended/conversation.ended")
 STORIES = ROOT / "tests/golden"
 
 
@@ -50,10 +53,11 @@ async def stored(url: str, stream: str, count: int) -> list:
         await connection.close()
 
 
-async def acked(url: str, sequence: int) -> None:
-    """Return when the mapper has acked everything up to a sequence."""
+async def acked(url: str) -> None:
+    """Return when the mapper has acked all that the log holds."""
     connection = await nats.connect(url)
     try:
+        sequence = (await connection.jetstream().stream_info("TWILIO")).state.last_seq
         deadline = time.monotonic() + 25
         while (
             await connection.jetstream().consumer_info("TWILIO", "mapper")
@@ -72,7 +76,7 @@ async def test_a_call_becomes_a_contact_and_then_its_events_in_the_same_trace(na
     messages = heard("voice_handled")
 
     await tell(nats_server.url, messages)
-    await acked(nats_server.url, len(messages))
+    await acked(nats_server.url)
     told = await stored(nats_server.url, "BREVO", 4)
 
     commands = [command.from_body(message.data) for message in told]
@@ -106,26 +110,74 @@ async def test_what_cannot_be_read_is_a_dead_letter_and_holds_up_nobody(nats_ser
     assert len({message.headers[MSG_ID] for message in told}) == len(told)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
-async def test_stopped_mid_way_and_started_again_it_says_each_event_once(nats_server, mapper, number):
-    calls = []
-    for call in range(300):
+def many(calls: int) -> list[Message]:
+    """As many calls of one customer."""
+    made = []
+    for call in range(calls):
         for message in heard("voice_handled"):
             body = message.body.replace(b"0795f31e7aca4f78bfe0a7ed4351cf09", b"%032x" % call)
             body = body.replace(b"CA42a6c262e77af15020ce15c3d94378a4", b"CA%032x" % call)
             body = body.replace(b"WR7d0fbfb819eea2aabd8a224f4b4e86af", b"WR%032x" % call)
-            calls.append(
+            made.append(
                 Message(
                     message.subject, body, {**message.headers, MSG_ID: f"{message.headers[MSG_ID]}-{call}"}
                 )
             )
+    return made
 
+
+async def said(url: str, after: int = 0) -> tuple[list[ContactUpsert], list[EventTrack]]:
+    """The commands beyond a sequence of BREVO."""
+    told = [command.from_body(message.data) for message in (await stored(url, "BREVO", 1))[after:]]
+    upserts = [one for one in told if isinstance(one, ContactUpsert)]
+    return upserts, [one for one in told if isinstance(one, EventTrack)]
+
+
+async def test_a_book_that_is_lost_is_made_anew_from_the_log_before_anything_is_heard(
+    nats_server, mapper, service, tmp_path
+):
+    calls, rest = many(120), many(125)[-5 * len(heard("voice_handled")) :]
+    for story in (
+        "webchat_known_by_mail",
+        "web_chat_nobody_until_the_agent_asks",
+        "whatsapp_closed_before_its_task_was_heard",
+    ):
+        calls += heard(story)
+    await tell(nats_server.url, calls)
+    await acked(nats_server.url)
+    mapper.end(signal.SIGKILL)
+    before = await said(nats_server.url)
+    await tell(nats_server.url, rest)
+    number = len(before[0]) + len(before[1])
+
+    shutil.rmtree(tmp_path / "data/mapper")
+    await asyncio.to_thread(mapper.start, ready=True)
+    await acked(nats_server.url)
+    log = await asyncio.to_thread(mapper.end)
+    contacts, events = await said(nats_server.url, number)
+
+    assert b"book_rebuilt" in log
+    shown = {one.ext_id: (one.email, one.attributes, one.list_ids) for one in before[0]}
+    again = {one.ext_id: (one.email, one.attributes, one.list_ids) for one in contacts}
+    assert again.keys() <= shown.keys()
+    changed = {ext_id for ext_id in again if again[ext_id] != shown[ext_id]}
+    assert [again[ext_id][1]["SUPPORT_TICKET_COUNT"] for ext_id in changed] == [125]
+    assert len(contacts) <= len(shown) + 5  # and not one for each that was said on the way
+    ids = Counter(one.id for one in [*before[1], *events])
+    assert ids.keys() == {one.id for one in before[1]} | {
+        f"WT{n:032x}/{t}" for n in range(120, 125) for t in TOLD
+    }
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_stopped_mid_way_and_started_again_it_says_each_event_once(nats_server, mapper, number):
+    calls = many(300)
     telling = asyncio.create_task(tell(nats_server.url, calls))
     await stored(nats_server.url, "BREVO", 20)
     mapper.end(number)
     mapper.start()
     await telling
-    await acked(nats_server.url, len(calls))
+    await acked(nats_server.url)
     told, ids = [], []
     deadline = (
         time.monotonic() + 25

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+import shutil
 import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
@@ -257,7 +258,8 @@ async def test_2000_webhooks_twice_shuffled_and_from_two_sources_are_each_told_o
 
 
 @pytest.mark.timeout(240)
-async def test_everything_stopped_mid_way_and_started_again_loses_and_doubles_nothing(everything):
+@pytest.mark.parametrize("lost", ["nothing", "mapper"])
+async def test_everything_stopped_mid_way_and_started_again_loses_and_doubles_nothing(everything, lost):
     dice = random.Random(7)
     people, events = traffic(800, dice)
     brevo, statuses = Recording(limits=FAST), Counter()
@@ -271,6 +273,7 @@ async def test_everything_stopped_mid_way_and_started_again_loses_and_doubles_no
             while len(brevo.events) < seen + 60:  # noqa: ASYNC110 - two sides of one wire
                 await asyncio.sleep(0.02)
             await asyncio.to_thread(tajo.end)
+            shutil.rmtree(Path(tajo.environment["TAJO_DATA_DIR"]) / lost, ignore_errors=True)
             await asyncio.to_thread(tajo.start, ready=True)
         await sending
         await brevo_has(brevo, people, 60)

@@ -19,7 +19,8 @@ from shared.message import Message
 
 IN_MAX = 5000  # values in one IN (...); SQLite takes 32,766: https://www.sqlite.org/limits.html#max_variable_number
 NEIGHBOURHOOD = 3  # steps from an identifier to those whose customer it can change: itself, what it merges, what they share
-DUE_MAX = 500  # interactions looked at again in one go: as many as a batch has messages
+FIRST = -(2**40)  # of the outbox: where what goes first begins
+DUE_MAX = 500  # interactions, or customers, looked at again in one go: as many as a batch has messages
 
 
 class Book:
@@ -99,6 +100,16 @@ class Book:
             for row in self._select("SELECT id, body FROM customer WHERE id IN", whole)
         }
         return Page(links, interactions, known, whole, customers)
+
+    def customers(self, after: str) -> Page:
+        """The next customers by id, at most DUE_MAX, as touched ones."""
+        rows = self._sql.execute(
+            "SELECT id, body FROM customer WHERE id > ? ORDER BY id LIMIT ?", (after, DUE_MAX)
+        ).fetchall()
+        customers = {id_: self._customer.decode(body) for id_, body in rows}
+        known: dict[str, Known] = {}
+        self._identifiers("customer", set(customers), known)
+        return Page({}, {}, known, set(customers), customers, touched=dict.fromkeys(customers, ""))
 
     def _identifiers(self, column: str, values: set[str], into: dict[str, Known]) -> None:
         sql = f"SELECT key, body FROM identifier WHERE {column} IN"  # noqa: S608 - one of two words
@@ -185,16 +196,18 @@ class Book:
             ((one.id, self._pack.encode(one)) for one in customers),
         )
 
-    def put_out(self, messages: Iterable[Message]) -> None:
-        """Append to the outbox, in the same transaction as what caused them."""
-        self._sql.executemany(
-            "INSERT INTO outbox (message) VALUES (?)", ((self._pack.encode(message),) for message in messages)
-        )
+    def put_out(self, messages: Iterable[Message], *, first: bool = False) -> None:
+        """Append to the outbox, in the same transaction as what caused them; or `first`, ahead of all that is not."""
+        sql = "INSERT INTO outbox (message) VALUES (?)"
+        if first:
+            sql = f"""INSERT INTO outbox (number, message)
+                SELECT COALESCE(MAX(number), {FIRST}) + 1, ? FROM outbox WHERE number < 0"""  # noqa: S608 - ours
+        self._sql.executemany(sql, ((self._pack.encode(message),) for message in messages))
 
-    def outbox(self, limit: int) -> tuple[int, list[Message]]:
-        """The oldest messages not yet known to be published, and the number of the last."""
+    def outbox(self, after: int, limit: int) -> tuple[int, list[Message]]:
+        """The oldest messages beyond a number, in order, and the number of the last."""
         rows = self._sql.execute(
-            "SELECT number, message FROM outbox ORDER BY number LIMIT ?", (limit,)
+            "SELECT number, message FROM outbox WHERE number > ? ORDER BY number LIMIT ?", (after, limit)
         ).fetchall()
         return (rows[-1][0] if rows else 0), [msgspec.msgpack.decode(row[1], type=Message) for row in rows]
 
@@ -205,12 +218,20 @@ class Book:
     @property
     def sequence(self) -> int:
         """The last TWILIO sequence the book includes; 0 for an empty book."""
-        row = self._sql.execute("SELECT sequence FROM position").fetchone()
-        return row[0] if row else 0
+        return int(self._sql.execute("SELECT sequence FROM position").fetchone()[0])
 
     @sequence.setter
     def sequence(self, sequence: int) -> None:
-        self._sql.execute("INSERT OR REPLACE INTO position VALUES (1, MAX(?, ?))", (sequence, self.sequence))
+        self._sql.execute("UPDATE position SET sequence = MAX(?, sequence)", (sequence,))
+
+    @property
+    def retelling(self) -> bool:
+        """Whether contacts are still to be said that a rebuild left out."""
+        return bool(self._sql.execute("SELECT retelling FROM position").fetchone()[0])
+
+    @retelling.setter
+    def retelling(self, retelling: bool) -> None:
+        self._sql.execute("UPDATE position SET retelling = ?", (retelling,))
 
     # -- the file ---------------------------------------------------------------------------------------------
 
@@ -249,5 +270,7 @@ class Book:
             "CREATE TABLE IF NOT EXISTS outbox (number INTEGER PRIMARY KEY AUTOINCREMENT, message BLOB NOT NULL)"
         )
         self._sql.execute(
-            "CREATE TABLE IF NOT EXISTS position (id INTEGER PRIMARY KEY, sequence INTEGER NOT NULL)"
+            "CREATE TABLE IF NOT EXISTS position"
+            " (id INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, retelling INTEGER NOT NULL)"
         )
+        self._sql.execute("INSERT OR IGNORE INTO position VALUES (1, 0, 0)")

@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 
 from mapper.book import Book
 from mapper.mapping import Mapping
+from mapper.rebuild import rebuild
 from mapper.settings import Settings
 from mapper.step import Policy
 from shared import bus, log, service
@@ -30,6 +31,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
     mapping = Mapping(book, bus.Publisher(broker), Policy.of(config), registry)
 
     async def hear() -> None:
+        await rebuild(broker, mapping)
         await mapping.catch_up()
         await bus.listen(broker, MAPPER, mapping.on_batch)
 

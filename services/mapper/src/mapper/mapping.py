@@ -21,7 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from mapper.book import Book
 from mapper.heard import Heard, UnreadableError, read
 from mapper.step import Policy
-from mapper.take import Made, look, take
+from mapper.take import Made, look, retell, take
 from shared import command, dead, receipt
 from shared.bus import ATOMIC_MAX, NotPublishedError, Publisher
 from shared.event import from_message
@@ -30,6 +30,7 @@ from shared.receipt import Receipt
 from shared.trace import follow
 
 LOOK_S = 0.5  # how often what waits is looked at again
+NONE_YET = -(2**62)
 RETRY_S = 0.5  # between tries to publish while the broker is away
 
 log = structlog.get_logger()
@@ -51,7 +52,7 @@ class Mapping:
         self._policy = policy
         self._now = now
         self._turn = asyncio.Lock()  # a batch or a look, never both
-        self._published = 0  # number in the outbox
+        self._published = NONE_YET  # number in the outbox
         self.stuck = ""  # why nothing can be published just now
         self._heard = Counter(
             "tajo_mapper_raw_events",
@@ -83,12 +84,45 @@ class Mapping:
                 self._look()
                 await self._say()
 
+    @property
+    def sequence(self) -> int:
+        """The last TWILIO sequence in the book."""
+        return self._book.sequence
+
+    def alone(self) -> asyncio.Lock:
+        """Held by who changes the book outside of hearing."""
+        return self._turn
+
+    def refold(self, messages: Sequence[Msg]) -> None:
+        """Fold again what was acked long ago: events go to the outbox, and nothing is published."""
+        events, _ = self._read(messages)
+        heard_ms = round(messages[-1].metadata.timestamp.timestamp() * 1000)
+        sequence = messages[-1].metadata.sequence.stream
+        with self._book:
+            made = take(self._book, events, self._policy, now_ms=heard_ms, sequence=sequence, contacts=False)
+            self._book.put_out(command.to_message(one, follow(trace)) for one, trace in made.commands)
+            self._book.retelling = True
+        self._sequence.set(sequence)
+
+    async def retell(self) -> None:
+        """Put the contacts that `refold` left out ahead of everything in the outbox."""
+        self._book.published(self._published)
+        self._published = NONE_YET
+        after = ""
+        while self._book.retelling:
+            with self._book:
+                made, after = retell(self._book, self._policy, after=after)
+                self._book.put_out((command.to_message(one, follow(None)) for one in made), first=True)
+                self._book.retelling = bool(after)
+            await asyncio.sleep(0)  # health is asked meanwhile
+
     async def catch_up(self) -> None:
         """Publish what a crash left in the outbox, before anything is heard."""
         async with self._turn:
             await self._say()
 
-    def _fold(self, messages: Sequence[Msg]) -> None:
+    def _read(self, messages: Sequence[Msg]) -> tuple[list[tuple[Heard, str]], list[Message]]:
+        """What was heard, each with its trace, and dead letters."""
         events: list[tuple[Heard, str]] = []
         letters: list[Message] = []
         for message in messages:
@@ -102,6 +136,10 @@ class Mapping:
             if heard is not None and heard.links:
                 events.append((heard, headers.get("traceparent", "")))
             self._heard.labels("customer" if heard else "other").inc()
+        return events, letters
+
+    def _fold(self, messages: Sequence[Msg]) -> None:
+        events, letters = self._read(messages)
         sequence = messages[-1].metadata.sequence.stream
         with self._book:
             made = take(self._book, events, self._policy, now_ms=self._now_ms(), sequence=sequence)
@@ -124,8 +162,8 @@ class Mapping:
     async def _say(self) -> None:
         """Publish the outbox, however long that takes: nothing is heard meanwhile."""
         while True:
-            last, messages = self._book.outbox(ATOMIC_MAX)
-            if last <= self._published:
+            last, messages = self._book.outbox(self._published, ATOMIC_MAX)
+            if not messages:
                 return
             try:
                 await self._publisher.publish(messages)

@@ -23,21 +23,36 @@ class Made(Struct):
 
 
 def take(
-    book: Book, events: Sequence[tuple[Heard, str]], policy: Policy, *, now_ms: int, sequence: int
+    book: Book,
+    events: Sequence[tuple[Heard, str]],
+    policy: Policy,
+    *,
+    now_ms: int,
+    sequence: int,
+    contacts: bool = True,
 ) -> Made:
-    """Fold events, each with its trace, up to and with a TWILIO sequence."""
+    """Fold events, each with its trace, up to and with a TWILIO sequence; without `contacts`, `retell` follows."""
     page = book.page([heard for heard, _ in events])
     fold(page, events, policy, now_ms=now_ms)
     book.sequence = sequence
-    return _close(book, page, policy, now_ms=now_ms)
+    return _close(book, page, policy, now_ms=now_ms, contacts=contacts)
 
 
 def look(book: Book, policy: Policy, *, now_ms: int) -> Made:
     """Let go what has waited long enough, though nothing more was heard."""
-    return _close(book, book.due(now_ms), policy, now_ms=now_ms)
+    return _close(book, book.due(now_ms), policy, now_ms=now_ms, contacts=True)
 
 
-def _close(book: Book, page: Page, policy: Policy, *, now_ms: int) -> Made:
+def retell(book: Book, policy: Policy, *, after: str) -> tuple[list[Command], str]:
+    """Of the next customers by id, those of whom Brevo was not told as they are; and where to go on, empty at the end."""
+    page = book.customers(after)
+    aggregates = book.aggregates(page.touched, policy.config.flex.channels)
+    made = upserts(page, aggregates, policy, version=book.sequence)
+    book.write_customers(page.customers.values())
+    return [command for command, _ in made], max(page.customers, default="")
+
+
+def _close(book: Book, page: Page, policy: Policy, *, now_ms: int, contacts: bool) -> Made:
     settle(page, policy, now_ms=now_ms, version=book.sequence)
     book.write(page)
     for id_ in page.regrouped:
@@ -45,8 +60,11 @@ def _close(book: Book, page: Page, policy: Policy, *, now_ms: int) -> Made:
         customer.fields = {}
         for interaction in book.interactions_of(id_):
             learn(customer, interaction)
+    if not contacts:
+        book.write_customers(page.customers[id_] for id_ in page.touched)
+        return Made(list(page.tracks), [])
     aggregates = book.aggregates(page.touched, policy.config.flex.channels)
-    contacts = upserts(page, aggregates, policy, version=book.sequence)
+    changed = upserts(page, aggregates, policy, version=book.sequence)
     book.write_customers(page.customers[id_] for id_ in page.touched)
     relinks = [(relink, page.touched.get(relink.ext_id, "")) for relink in page.relinks]
-    return Made([*relinks, *contacts, *page.tracks], page.nobody)
+    return Made([*relinks, *changed, *page.tracks], page.nobody)
