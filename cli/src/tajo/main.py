@@ -15,6 +15,7 @@ from rich.table import Table
 
 from shared.bootstrap import bootstrap as make_streams
 from shared.config import Config, ConfigError, load
+from tajo import customer
 from tajo.supervise import GivenUpError
 from tajo.up import SERVICES, CannotStartError
 from tajo.up import up as run_everything
@@ -22,6 +23,8 @@ from tajo.up import up as run_everything
 app = typer.Typer(no_args_is_help=True, add_completion=True, help="Twilio Flex → Brevo, event-sourced.")
 mapping = typer.Typer(no_args_is_help=True, help="Check and describe the connector file.")
 app.add_typer(mapping, name="mapping")
+customers = typer.Typer(no_args_is_help=True, help="What is known of a customer, and why.")
+app.add_typer(customers, name="customer")
 
 out, err = Console(), Console(stderr=True)
 
@@ -67,6 +70,24 @@ def bootstrap(
         )
         raise typer.Exit(1) from error
     out.print("streams and consumers are as shared/topology.py says")
+
+
+@customers.command()
+def show(
+    whom: Annotated[str, typer.Argument(help="A mail, a phone (+…), an external id, an ext_id or a sid.")],
+    config: Annotated[Path, typer.Option(envvar="TAJO_CONFIG", help="The connector file.")] = Path(
+        "config/tajo.yaml"
+    ),
+    data_dir: Annotated[
+        Path, typer.Option(envvar="TAJO_DATA_DIR", help="Where the mapper keeps its book.")
+    ] = Path(".tajo/data"),
+) -> None:
+    """Explain a customer: identifiers, interactions, each attribute with what made it, and what Brevo was told."""
+    try:
+        customer.show(customer.find(data_dir / "mapper/book.sqlite", load(config), whom), out)
+    except (customer.NobodyError, ConfigError) as error:
+        err.print(str(error), style="red", markup=False)
+        raise typer.Exit(1) from error
 
 
 @mapping.command()

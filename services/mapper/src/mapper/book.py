@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 import sqlite_utils
@@ -26,16 +27,25 @@ DUE_MAX = 500  # interactions, or customers, looked at again in one go: as many 
 class Book:
     """One file.  Every change is one transaction, on disk when it returns (WAL, synchronous FULL)."""
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path | None, *, read_only: bool = False) -> None:
         """Open or create the file; None keeps the book in memory."""
-        connection = sqlite3.connect(path or ":memory:", isolation_level=None)
-        if path:
-            path.chmod(0o600)  # it holds who the customers are
+        if read_only:
+            connection = sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, isolation_level=None)
+        else:
+            connection = sqlite3.connect(path or ":memory:", isolation_level=None)
         self._db = sqlite_utils.Database(connection)
         self._sql = connection
-        for pragma in ("journal_mode = WAL", "synchronous = FULL", "cache_size = -32768", "mmap_size = 0"):
-            self._sql.execute(f"PRAGMA {pragma}")
-        self._create()
+        if not read_only:
+            if path:
+                path.chmod(0o600)  # it holds who the customers are
+            for pragma in (
+                "journal_mode = WAL",
+                "synchronous = FULL",
+                "cache_size = -32768",
+                "mmap_size = 0",
+            ):
+                self._sql.execute(f"PRAGMA {pragma}")
+            self._create()
         self._pack = msgspec.msgpack.Encoder()
         self._interaction = msgspec.msgpack.Decoder(Interaction)
         self._customer = msgspec.msgpack.Decoder(Customer)
@@ -101,11 +111,23 @@ class Book:
         }
         return Page(links, interactions, known, whole, customers)
 
+    def find(self, whom: str) -> list[str]:
+        """Customers by mail, phone, external id, ext_id, or a sid of an interaction of theirs."""
+        sql = """SELECT customer FROM identifier WHERE key IN (:mail, :phone, :external)
+            UNION SELECT id FROM customer WHERE id = :whom
+            UNION SELECT customer FROM link JOIN interaction USING (key) JOIN identifier ON identifier.key = anchor
+            WHERE sid = :whom"""
+        keys = {"mail": f"email:{whom.lower()}", "phone": f"phone:{whom}", "external": f"external:{whom}"}
+        return [id_ for (id_,) in self._sql.execute(sql, {**keys, "whom": whom})]
+
     def customers(self, after: str) -> Page:
         """The next customers by id, at most DUE_MAX, as touched ones."""
-        rows = self._sql.execute(
-            "SELECT id, body FROM customer WHERE id > ? ORDER BY id LIMIT ?", (after, DUE_MAX)
-        ).fetchall()
+        rows = self._sql.execute("SELECT id FROM customer WHERE id > ? ORDER BY id LIMIT ?", (after, DUE_MAX))
+        return self.page_of([id_ for (id_,) in rows])
+
+    def page_of(self, ids: Sequence[str]) -> Page:
+        """These customers with their identifiers, as touched ones."""
+        rows = self._select("SELECT id, body FROM customer WHERE id IN", set(ids))
         customers = {id_: self._customer.decode(body) for id_, body in rows}
         known: dict[str, Known] = {}
         self._identifiers("customer", set(customers), known)

@@ -1,0 +1,58 @@
+"""`tajo customer show`: why Brevo's contact says what it says, read from the mapper's book."""
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from mapper.book import Book
+from mapper.customer import Aggregates
+from mapper.explain import Explained, explain
+from mapper.step import Policy
+from shared.config import Config
+
+
+class NobodyError(Exception):
+    """What was looked for, and where."""
+
+
+def find(book_file: Path, config: Config, whom: str) -> Explained:
+    """The customer with this mail, phone, external id, ext_id, or sid of an interaction.  Raises NobodyError."""
+    if not book_file.exists():
+        raise NobodyError(f"no book at {book_file}: set TAJO_DATA_DIR to where the mapper keeps its files")
+    book = Book(book_file, read_only=True)
+    try:
+        ids = book.find(whom.strip())
+        if not ids:
+            raise NobodyError("the book knows nobody by that mail, phone, external id, ext_id or sid")
+        page = book.page_of(ids[:1])
+        customer = page.customers[ids[0]]
+        policy = Policy.of(config)
+        aggregates = book.aggregates(ids[:1], config.flex.channels).get(customer.id, Aggregates())
+        interactions = sorted(book.interactions_of(customer.id), key=lambda one: (one.start_ms, one.key))
+        return explain(customer, page.known, interactions, aggregates, policy)
+    finally:
+        book.close()
+
+
+def show(one: Explained, out: Console) -> None:
+    """Print it."""
+    told = "" if one.told else ", of whom Brevo was not told"
+    out.print(f"[bold]{one.ext_id}[/bold]{told}; lists {', '.join(map(str, one.list_ids)) or 'none'}")
+    _list(out, "Identifiers", one.identifiers)
+    _list(out, "Interactions", one.interactions)
+    table = Table("Attribute", "Value", "Source", "Because", title="Attributes", title_justify="left")
+    for fact in one.facts:
+        because = "\n".join(fact.because)
+        table.add_row(fact.attribute, escape(str(fact.value)), fact.source, escape(because))
+    out.print(table)
+    _list(out, "Events Brevo was told of, or will never be", one.events)
+    _list(out, "Events that wait", one.waiting)
+
+
+def _list(out: Console, title: str, lines: tuple[str, ...]) -> None:
+    if lines:
+        out.print(f"\n[bold]{title}[/bold]")
+        for line in lines:
+            out.print(f"  {escape(line)}", soft_wrap=True, highlight=False)
