@@ -192,3 +192,40 @@ def test_json_as_deep_as_the_body_allows_is_unreadable_and_no_crash(path):
     deep = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
 
     assert read(request(path, deep)).unreadable
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/webhooks/taskrouter", b"EventType=task.created&Sid=EV1&TaskSid=WT1&TimestampMs=999999999999999"),
+        ("/webhooks/taskrouter", b"EventType=task.created&Sid=EV1&TaskSid=WT1&TimestampMs=0"),
+        ("/webhooks/survey", b'{"score": 5, "email": "a@b.example", "time": "0001-01-01T00:00:00+14:00"}'),
+        (
+            "/webhooks/survey",
+            b'{"score": 5, "email": "a@b.example", "time": "9999-12-31T23:59:59.999-14:00"}',
+        ),
+    ],
+)
+def test_a_time_that_can_be_none_is_when_we_heard(path, body):
+    assert read(request(path, body)).events[0].time_ms == 1_800_000_000_000
+
+
+def test_what_people_wrote_is_not_kept_in_what_cannot_be_read_either():
+    form = b"EventType=onMessageAdded&Body=my+secret&Author=x"
+    as_json = b'{"type": "com.twilio.conversations.message.added", "data": {"Body": "my secret"}}'
+
+    letters = [
+        *read(request("/webhooks/conversations", form, keep=False)).unreadable,
+        *read(request("/webhooks/event-streams", as_json, keep=False)).unreadable,
+    ]
+
+    assert len(letters) == 2
+    assert not any(b"secret" in letter.body for letter in letters)
+
+
+def test_a_person_may_be_asked_again_another_day():
+    def id_of(time: str) -> str:
+        body = json.dumps({"score": 5, "email": "a@b.example", "time": time}).encode()
+        return read(request("/webhooks/survey", body)).events[0].id
+
+    assert id_of("2026-11-20T10:00:00Z") == id_of("2026-11-20T10:00:01Z") != id_of("2026-11-21T10:00:00Z")

@@ -12,6 +12,7 @@ import msgspec
 
 CARD = "[card redacted]"
 BODY = "[redacted]"
+DIGITS_MAX = 19  # of a card: ISO/IEC 7812
 
 Pairs = Sequence[tuple[str, str]]
 
@@ -98,27 +99,32 @@ def cards(text: str) -> str:
 
 
 def _clean(run: str) -> str:
-    """A run of digit groups; a card is one group or several neighbours."""
+    """A run of digit groups; a card is one group or several neighbours.  Linear: no card has more than 19 digits."""
     parts = re.split(r"([ -])", run)
-    groups, gaps = parts[::2], parts[1::2]
-    for first in range(len(groups)):
-        for last in range(len(groups), first, -1):
-            if is_card("".join(groups[first:last])):
-                head = "".join(group + gap for group, gap in zip(groups[:first], gaps, strict=False))
-                tail = "".join(
-                    gap + group for gap, group in zip(gaps[last - 1 :], groups[last:], strict=False)
-                )
-                return head + CARD + (_clean_tail(tail) if tail else "")
-    return run
+    groups, gaps = parts[::2], [*parts[1::2], ""]
+    kept: list[str] = []
+    first = 0
+    while first < len(groups):
+        end = _card_end(groups, first)
+        kept.append((CARD if end else groups[first]) + gaps[(end or first + 1) - 1])
+        first = end or first + 1
+    return "".join(kept)
 
 
-def _clean_tail(tail: str) -> str:
-    return tail[0] + cards(tail[1:])
+def _card_end(groups: Sequence[str], first: int) -> int:
+    """Where the longest card that begins with this group ends; 0 if none does."""
+    digits, end = "", 0
+    for last in range(first, len(groups)):
+        digits += groups[last]
+        if len(digits) > DIGITS_MAX:
+            break
+        end = last + 1 if is_card(digits) else end
+    return end
 
 
 def is_card(digits: str) -> bool:
     """Whether these are 13 to 19 digits of a payment card: its prefix, and Luhn's sum."""
-    return 13 <= len(digits) <= 19 and _PREFIX.match(digits) is not None and _luhn(digits)
+    return 13 <= len(digits) <= DIGITS_MAX and _PREFIX.match(digits) is not None and _luhn(digits)
 
 
 def _luhn(digits: str) -> bool:

@@ -25,8 +25,12 @@ ELEMENTS_MAX = (
     10_000  # of an Event Streams array; Twilio batches far fewer, and a body of 4 MiB holds no more
 )
 
+DAY_MS = 24 * 3600 * 1000
+TIME_MIN_MS, TIME_MAX_MS = 946_684_800_000, 4_102_444_800_000  # 2000 to 2100; another time is none
+
 _EVENT_SID = re.compile(r"EV[0-9a-f]{32}")
 _ACCOUNT_SID = re.compile(r"AC[0-9a-f]{32}")
+_BODY_IN_FORM = re.compile(r"((?:^|[&?])(?:Body|MessageBody|MessageSubject)=)[^&]+")
 _TYPE = re.compile(r"[a-z][a-z0-9.-]{0,99}")
 
 
@@ -74,13 +78,20 @@ def read(request: Request) -> Read:
         why = (
             str(error) if isinstance(error, _Bad) else f"not what this route is sent: {type(error).__name__}"
         )
-        return Read(unreadable=(_unreadable(request.body, why),))
+        return Read(unreadable=(_unreadable(request.body, why, keep_bodies=request.keep_bodies),))
 
 
-def _unreadable(body: bytes, why: str) -> Unreadable:
-    return Unreadable(
-        redact.cards(body.decode(errors="surrogateescape")).encode(errors="surrogateescape"), why
-    )
+def _unreadable(body: bytes, why: str, *, keep_bodies: bool) -> Unreadable:
+    """Redacted as what it looks like: JSON, a form, or text."""
+    try:
+        given = msgspec.json.decode(body)
+        clean = redact.value(given, keep_bodies=keep_bodies)
+        return Unreadable(body if clean is given else msgspec.json.encode(clean), why)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        text = body.decode(errors="surrogateescape")
+    if not keep_bodies:
+        text = _BODY_IN_FORM.sub(rf"\g<1>{redact.BODY}", text)
+    return Unreadable(redact.cards(text).encode(errors="surrogateescape"), why)
 
 
 # -- forms --------------------------------------------------------------------------------------------------
@@ -198,7 +209,8 @@ def _interactions(request: Request) -> Read:
 def _survey(request: Request) -> Read:
     """Ours: {score, survey?, comment?, task_sid|conversation_sid|call_sid|email|phone, id?, time?}, form or JSON.
 
-    Without an `id` a survey's id is its name and whom it is about, so that one sent twice is one.
+    Without an `id` a survey's id is its name and the interaction it is about, so that one sent twice is one; about
+    a person it is the day's, for they may be asked again.
     """
     fields, body, content_type = _fields(request)
     score = next(
@@ -213,8 +225,14 @@ def _survey(request: Request) -> Read:
         raise _Bad("no score from 0 to 100")
     names = ("task_sid", "TaskSid", "conversation_sid", "ConversationSid", "call_sid", "CallSid")
     subject = next((sid for name in names if (sid := _text(fields, name))), "")
+    time_ms = _iso_ms(fields.get("time")) or request.heard_ms
     subject = subject or next(
-        (digest(who.encode()) for name in ("email", "phone") if (who := _text(fields, name))), ""
+        (
+            digest(f"{who} {time_ms // DAY_MS}".encode())
+            for name in ("email", "phone")
+            if (who := _text(fields, name))
+        ),
+        "",
     )
     if not subject:
         raise _Bad("a survey of nobody: give task_sid, conversation_sid, call_sid, email or phone")
@@ -222,7 +240,7 @@ def _survey(request: Request) -> Read:
         request, fields, body, content_type,
         id_=f"survey:{_text(fields, 'id') or '/'.join((_text(fields, 'survey') or 'csat', subject))}",
         product="survey", type_="survey.completed", subject=subject,
-        time_ms=_iso_ms(fields.get("time")) or request.heard_ms,
+        time_ms=time_ms,
     )  # fmt: skip
     return Read(events=(event,))
 
@@ -264,7 +282,7 @@ def _event_streams(request: Request) -> Read:
             event = _element(request, bytes(raw))
         except (_Bad, ValueError, RecursionError, msgspec.MsgspecError) as error:
             why = str(error) if isinstance(error, _Bad) else f"not a CloudEvent: {type(error).__name__}"
-            unreadable.append(_unreadable(bytes(raw), why))
+            unreadable.append(_unreadable(bytes(raw), why, keep_bodies=request.keep_bodies))
             continue
         if event is None:
             ignored += 1
@@ -316,7 +334,7 @@ def _event(
         source=request.path,
         subject=_header(subject),
         account_sid=account if _ACCOUNT_SID.fullmatch(account) else request.account_sid,
-        time_ms=time_ms,
+        time_ms=time_ms if TIME_MIN_MS <= time_ms < TIME_MAX_MS else request.heard_ms,
         content_type=content_type,
         body=body,
     )

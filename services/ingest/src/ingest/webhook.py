@@ -31,6 +31,9 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 BODY_BYTES_MAX = MESSAGE_BYTES_MAX // 2  # so that whatever is accepted fits one message, headers and all
+FORM_BYTES_MAX = (
+    256 * 1024
+)  # of a request whose signature needs its body; TaskRouter's attributes are 4 KB at most
 HEADER_BYTES_MAX = 32 * 1024  # Twilio sends about 1 KB
 OPEN_MAX = 2_000  # requests at once
 OPEN_BYTES_MAX = 64 * 1024**2  # of their bodies together
@@ -111,13 +114,18 @@ class Webhooks:
             or sum(len(name) + len(value) for name, value in scope["headers"]) > HEADER_BYTES_MAX
         ):
             return Answer(503, "busy")
+        signed_url = b"bodySHA256=" in scope["query_string"]
+        if signed_url and not keyed and not self._signed_url(path, scope, signature):
+            self._note_refusal(path)
+            return Answer(403, "forbidden")  # before its body is read: a stranger's costs nothing
+        most = BODY_BYTES_MAX if signed_url or keyed else FORM_BYTES_MAX
         body, held = b"", 0
         try:
             async with asyncio.timeout(BODY_S):
                 async for chunk in _chunks(receive):
                     held += len(chunk)
                     self._open_bytes += len(chunk)
-                    if held > BODY_BYTES_MAX or self._open_bytes > OPEN_BYTES_MAX:
+                    if held > most or self._open_bytes > OPEN_BYTES_MAX:
                         return Answer(503, "too_large")
                     body += chunk
             return await self._take(path, scope, body, signature, keyed=keyed)
@@ -131,10 +139,13 @@ class Webhooks:
     async def _take(self, path: str, scope: Scope, body: bytes, signature: str, *, keyed: bool) -> Answer:
         query: bytes = scope["query_string"]
         if scope["method"] == "GET":
-            body = body or query  # a webhook set to GET: its parameters are in the URL, and signed there
-        if not keyed and not self._signed(path, scope, body, signature):
-            self._note_refusal(path)
-            return Answer(403, "forbidden")
+            body = query  # a webhook set to GET: its parameters are in the URL, and only they are signed
+        try:
+            if not keyed and not self._signed(path, scope, body, signature):
+                self._note_refusal(path)
+                return Answer(403, "forbidden")
+        except ValueError:  # more parameters than we read to find out who sent them
+            return Answer(503, "too_large")
         request = Request(path, body, time.time_ns() // 1_000_000, self._account_sid, self._keep_bodies)
         holds = read(request)
         messages = _messages(request, holds)
@@ -148,15 +159,19 @@ class Webhooks:
 
     def _signed(self, path: str, scope: Scope, body: bytes, signature: str) -> bool:
         query = scope["query_string"].decode("latin-1")
-        url = f"{self._public_url}{path}{'?' if query else ''}{query}"
         sha256 = (
             next((value for name, value in parse_qsl(query) if name == "bodySHA256"), None) if query else None
         )
-        try:
-            pairs = () if sha256 is not None or scope["method"] == "GET" else form(body)
-        except ValueError:  # more parameters than Twilio sends
-            return False
-        return verify(url, pairs, signature, self._tokens, sha256=sha256, body=body)
+        pairs = () if sha256 is not None or scope["method"] == "GET" else form(body)
+        return verify(self._url(path, query), pairs, signature, self._tokens, sha256=sha256, body=body)
+
+    def _signed_url(self, path: str, scope: Scope, signature: str) -> bool:
+        """Whether the URL, which names the body's hash, is signed."""
+        url = self._url(path, scope["query_string"].decode("latin-1"))
+        return verify(url, (), signature, self._tokens)
+
+    def _url(self, path: str, query: str) -> str:
+        return f"{self._public_url}{path}{'?' if query else ''}{query}"
 
     def _has_key(self, headers: dict[bytes, bytes]) -> bool:
         return bool(self._key) and hmac.compare_digest(headers.get(b"x-tajo-key", b""), self._key)
