@@ -2,7 +2,7 @@
 
 import pytest
 
-from mapper.attributes import friendly_name, identifiers, identity, lookup
+from mapper.attributes import friendly_name, identifiers, identity, lookup, scalar
 
 NOBODY = frozenset()
 
@@ -31,6 +31,10 @@ NOBODY = frozenset()
         ({"customerAddress": "messenger:1234567890"}, {}),
         ({"from": "+15005550099"}, {}),
         ({"identity": "sam", "name": "Sam", "account_id": "7", "customerId": "FX1"}, {}),
+        ({"email": "a@b..com"}, {}),
+        ({"email": "<a@x.com>"}, {}),
+        ({"email": "a\u200b@x.com"}, {}),
+        ({"email": "a" * 300 + "@x.com"}, {}),
         ({"email": "not a mail", "customers": "nothing", "from": None, "customerAddress": ["x"]}, {}),
         ({}, {}),
     ],
@@ -58,3 +62,10 @@ def test_a_path_finds_nested_and_dotted_keys():
     assert lookup({"a.b": 2}, "a.b") == 2
     assert lookup({"a": {"b.c": 3}}, "a.b.c") == 3
     assert lookup({"a": [1]}, "a.b") is None
+
+
+def test_a_number_no_64_bits_hold_is_text_and_what_is_too_long_is_cut():
+    assert scalar(2**64) == "18446744073709551616"
+    assert scalar(-7) == -7
+    assert scalar(10**5000) is None
+    assert scalar("x" * 5000) == "x" * 1000

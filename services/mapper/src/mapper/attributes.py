@@ -5,7 +5,13 @@ from collections.abc import Mapping
 from typing import Any
 
 _E164 = re.compile(r"\+[1-9]\d{6,14}")  # https://www.twilio.com/docs/glossary/what-e164
-_EMAIL = re.compile(r"[^@\s:]+@[^@\s]+\.[^@\s.]+")
+_EMAIL = re.compile(  # what Brevo takes, and no more: https://www.rfc-editor.org/rfc/rfc5321#section-4.5.3.1
+    r"(?=.{6,254}$)[a-z0-9!#$%&'*+/=?^_`{|}~-]{1,64}(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]{1,64})*"
+    r"@(?:[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?\.)+[a-z][a-z0-9-]{0,61}[a-z0-9]",
+    re.IGNORECASE | re.ASCII,
+)
+TEXT_MAX = 1000  # characters of a value, of the 4,096 that all attributes of a task have together
+BITS_MAX = 200  # of a number; a longer one is none
 _PHONE_LIKE = re.compile(r"[+()\d\s.-]+")
 
 _WITHHELD = frozenset({"+266696687", "+7378742833", "+2562533", "+8656696", "+86282452253"})
@@ -23,8 +29,15 @@ def lookup(attributes: Mapping[str, Any], path: str) -> Any:
 
 
 def scalar(value: Any) -> str | int | float | bool | None:
-    """The value where it is one: not an object, a list, an empty text or nothing."""
-    return value if isinstance(value, str | int | float | bool) and value != "" else None
+    """The value where it is one: not an object, a list, an empty text or nothing.  Long ones are cut.
+
+    A number that no 64 bits hold is text: an account number, not a quantity.
+    """
+    if isinstance(value, str):
+        return value[:TEXT_MAX] or None
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        return str(value) if value.bit_length() <= BITS_MAX else None
+    return value if isinstance(value, int | float) else None
 
 
 def identifiers(attributes: Mapping[str, Any], own_numbers: frozenset[str]) -> dict[str, str]:

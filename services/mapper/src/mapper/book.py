@@ -183,9 +183,9 @@ class Book:
             one.handle_ms = (one.handle_ms[0] + (sums[4] or 0), one.handle_ms[1] + sums[5])
         latest = f"""SELECT customer, score, MAX(score_ms)
             FROM identifier JOIN interaction ON interaction.anchor = identifier.key
-            WHERE score_ms IS NOT NULL AND channel IN ({among}) AND customer IN"""  # noqa: S608 - question marks
+            WHERE score_ms IS NOT NULL AND channel IN ('', {among}) AND customer IN"""  # noqa: S608 - question marks
         for customer, score, _ in self._select(latest, ids, channels, "GROUP BY 1"):
-            found[customer].score = score
+            found.setdefault(customer, Aggregates()).score = score
         return found
 
     # -- writing ----------------------------------------------------------------------------------------------

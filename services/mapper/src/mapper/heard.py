@@ -5,6 +5,7 @@ same thing that happened has the same `identity`, so a completion heard from cal
 and the Flex plugin is one event.  https://www.twilio.com/docs/taskrouter/api/event/reference
 """
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -25,6 +26,9 @@ ONCE = frozenset({
 })  # fmt: skip
 """What can happen once to its entity; the rest can happen often, and its identity carries the ms."""
 
+_LINK = re.compile(r"(?=.*\d)[\w.:/+-]{8,64}", re.ASCII)
+
+SURVEY_MAX = 64  # characters of a survey's name, which is part of an id
 FIELDS_MAX = 1000  # of a form; a TaskRouter callback has some 40
 
 _SNAKE = (
@@ -84,7 +88,7 @@ def read(event: RawEvent, own_numbers: frozenset[str] = frozenset()) -> Heard | 
 def _task_event(event: RawEvent, fields: Mapping[str, Any], own_numbers: frozenset[str]) -> Heard | None:
     """TaskRouter, from whichever of its three shapes, its fields in snake case."""
     task = _text(fields, "task_sid")
-    if not task:
+    if not _LINK.fullmatch(task):
         return None
     attributes = json_object(fields.get("task_attributes"))
     conversation = _text(attributes, "conversationSid")
@@ -112,7 +116,7 @@ def _task_event(event: RawEvent, fields: Mapping[str, Any], own_numbers: frozens
 
 
 def _taskrouter_callback(event: RawEvent, own_numbers: frozenset[str]) -> Heard | None:
-    fields = {_PASCAL[name]: value for name, value in _form(event.body).items() if name in _PASCAL}
+    fields = {_PASCAL[name]: value for name, value in _form_or_json(event).items() if name in _PASCAL}
     return _task_event(event, fields, own_numbers)
 
 
@@ -131,12 +135,13 @@ def _rest_event(event: RawEvent, own_numbers: frozenset[str]) -> Heard | None:
 
 
 def _conversation_callback(event: RawEvent, own_numbers: frozenset[str]) -> Heard | None:
-    fields: dict[str, Any] = _form(event.body)
+    fields = _form_or_json(event)
     binding = {
         name.partition(".")[2]: value
         for name, value in fields.items()
         if name.startswith("MessagingBinding.")
     }
+    binding = binding or json_object(fields.get("MessagingBinding"))
     return _conversation_event(event, {**fields, "MessagingBinding": binding}, own_numbers)
 
 
@@ -145,7 +150,7 @@ def _conversation_event(
 ) -> Heard | None:
     """Conversations, from callback or stream: flat, in Pascal case, the binding as an object."""
     conversation = _text(fields, "ConversationSid")
-    if not conversation:
+    if not _LINK.fullmatch(conversation):
         return None
     binding = json_object(fields.get("MessagingBinding"))
     attributes = json_object(fields.get("Attributes"))
@@ -225,7 +230,7 @@ def _survey(event: RawEvent, own_numbers: frozenset[str]) -> Heard | None:
     task = first("task_sid", "TaskSid")
     conversation = first("conversation_sid", "ConversationSid")
     links = _links(task, conversation, first("call_sid", "CallSid"))
-    survey = first("survey") or "csat"
+    survey = first("survey")[:SURVEY_MAX] or "csat"
     return Heard(
         id=event.id,
         type="survey.completed",
@@ -253,8 +258,9 @@ def _identity(entity: str, type_: str, time_ms: int) -> str:
     return f"{entity}/{type_}" if type_ in ONCE else f"{entity}/{type_}/{time_ms}"
 
 
-def _links(*sids: object) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(sid for sid in sids if isinstance(sid, str) and sid))
+def _links(*ids: object) -> tuple[str, ...]:
+    """Those that name one interaction: sids, and ids long enough that no two strangers share one such as `n/a`."""
+    return tuple(dict.fromkeys(id_ for id_ in ids if isinstance(id_, str) and _LINK.fullmatch(id_)))
 
 
 def _text(fields: Mapping[str, Any], name: str) -> str:

@@ -105,6 +105,11 @@ class Interaction(Struct, omit_defaults=True):
         )
 
     @property
+    def only_a_survey(self) -> bool:
+        """Whether it is a person's answer that names no interaction: it has no channel, and never will."""
+        return all(link.startswith("survey:") for link in self.links)
+
+    @property
     def channel(self) -> str:
         """As `channels` in the connector file names it; an empty text while unknown."""
         for name in ("channelType", "task_channel", "binding"):

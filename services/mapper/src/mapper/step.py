@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Struct
 
 from mapper.attributes import friendly_name, identity, lookup, scalar
-from mapper.heard import Heard, Score, as_number
+from mapper.heard import SURVEY_MAX, Heard, Score, as_number
 from mapper.interaction import Interaction, Task, Waiting, completed_ms, handle_ms, join_event, wait_ms
 from shared.command import EventTrack
 from shared.config import IDENTIFIERS, TYPES, Config, Rule, Survey
@@ -74,7 +74,7 @@ def score_in(attributes: Mapping[str, Any], survey: Survey) -> Score | None:
             name = next(
                 (name for path in survey.name if isinstance(name := lookup(attributes, path), str)), "csat"
             )
-            return Score(name, number)
+            return Score(name[:SURVEY_MAX], number)
     return None
 
 
@@ -107,7 +107,8 @@ def _await(interaction: Interaction, key: str, event: Waiting) -> None:
 
 def due_ms(interaction: Interaction) -> int:
     """When to look at it again though nothing more is heard; 0 for never."""
-    held = HOLD_MS if interaction.anchor and interaction.channel else KEEP_MS
+    placed = interaction.channel or interaction.only_a_survey
+    held = HOLD_MS if interaction.anchor and placed else KEEP_MS
     return min((event.heard_ms + held for event in interaction.waiting.values()), default=0)
 
 
@@ -126,11 +127,11 @@ def release(interaction: Interaction, customer: str, policy: Policy, *, now_ms: 
         if (
             key not in interaction.told and rule is not None
         ):  # else the interaction it was joined with told it
-            if not customer or not interaction.channel:
+            if not customer or not (interaction.channel or interaction.only_a_survey):
                 if now_ms < event.heard_ms + KEEP_MS:
                     continue
                 out.nobody.append(_command_id(interaction, key, event))
-            elif interaction.channel in policy.config.flex.channels:
+            elif interaction.channel in policy.config.flex.channels or interaction.only_a_survey:
                 if not _complete(interaction, event) and now_ms < event.heard_ms + HOLD_MS:
                     continue
                 track = _track(interaction, customer, key, event, rule)
@@ -157,8 +158,9 @@ def _complete(interaction: Interaction, event: Waiting) -> bool:
         case "conversation.ended":
             return interaction.wait_ms is not None and not interaction.unheard
         case "survey.completed":
-            return not interaction.unheard and any(
-                task.at and not task.virtual for task in interaction.tasks.values()
+            return interaction.only_a_survey or (
+                not interaction.unheard
+                and any(task.at and not task.virtual for task in interaction.tasks.values())
             )
         case _:
             return not event.thin
