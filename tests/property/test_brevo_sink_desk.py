@@ -99,6 +99,13 @@ class AtTheDesk(RuleBasedStateMachine):
         self.desk.done(contacts)
 
     @rule()
+    def give_up_what_nobody_told_of(self):
+        items = self.desk.stranded(float("inf"))
+        for item in items:
+            assert item.command.ext_id not in self.known | self.busy()
+        self.end(items)
+
+    @rule()
     def time_passes(self):
         self.now += 1
 

@@ -109,3 +109,28 @@ def test_what_brevo_repeats_of_a_customer_is_not_repeated_by_us():
     body = b'{"code":"invalid_parameter","message":"ana@example.com or +1 202 555 0147 is odd"}'
 
     assert of_contact(422, {}, body) == Reject("422 invalid_parameter … or … is odd")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "verdict"),
+    [
+        (400, {"status": "failed", "errors": [{"eventIndex": [0], "message": "bad"}]}, Halve),  # all failed, one is named
+        (207, {}, InDoubt),
+        (207, {"successful_events": 1, "errors": [{"eventIndex": [0], "message": "bad"}]}, InDoubt),
+        (207, {"successful_events": 2, "errors": [{"eventIndex": [0], "message": "bad"}]}, Partly),
+    ],
+)  # fmt: skip
+def test_what_an_answer_does_not_name_is_not_taken_for_delivered(status, body, verdict):
+    assert isinstance(of_events(status, {}, json.dumps(body).encode(), 3), verdict)
+
+
+def test_a_mail_brevo_does_not_take_is_left_out_as_a_phone_is():
+    body = b'{"code": "invalid_parameter", "message": "Invalid email address"}'
+
+    assert of_contact(400, {}, body) == Without(frozenset({"email"}), "no email to Brevo")
+
+
+@pytest.mark.parametrize("status", [301, 404, 407, 451])
+def test_an_answer_not_in_brevos_words_burns_nothing(status):
+    assert isinstance(of_contact(status, {}, b"<html>moved</html>"), Retry)
+    assert isinstance(of_events(status, {}, b"<html>moved</html>", 3), Retry)

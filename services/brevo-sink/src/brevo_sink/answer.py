@@ -59,7 +59,7 @@ def exists(status: int, body: bytes) -> bool:
 
 def of_relink(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
     """What became of a PUT /contacts/{ext_id} with a new ext_id.  https://developers.brevo.com/reference/updatecontact"""
-    if status == 404:  # never told of it: there is nothing to rename
+    if status == 404 and _object(body).get("code"):  # never told of it: there is nothing to rename
         return Done()
     if status == 400 and "EXT_ID" in _taken(_object(body)):
         return Without(frozenset({"EXT_ID"}), "another contact is called so")
@@ -73,8 +73,6 @@ def of_contact(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
             return Done()
         case 400:
             return _refused_contact(_object(body))
-        case 404:  # https://developers.brevo.com/reference/updatecontact
-            return Reject(_why(status, body))
         case _:
             return _of_any(status, headers, body, uncertain=False)
 
@@ -85,10 +83,13 @@ def of_events(status: int, headers: Mapping[str, str], body: bytes, count: int) 
         case 202 | 200 | 201 | 204:
             return Done()
         case 207 | 400:  # 207: https://developers.brevo.com/changelog/2026/3/3; a 400 may have the same body
-            refused = _by_index(_object(body), count)
-            if refused or status == 207:
-                return Partly(refused)
-            return Halve(_why(status, body)) if count > 1 else Reject(_why(status, body))
+            said = _object(body)
+            refused = _by_index(said, count)
+            if status == 400 and len(refused) < count:  # all are refused, and not all are named
+                return Halve(_why(status, body)) if count > 1 else Reject(_why(status, body))
+            if said.get("successful_events", count - len(refused)) != count - len(refused) or not refused:
+                return InDoubt("207 that does not say which")  # a look tells which arrived
+            return Partly(refused)
         case 413:  # larger than Brevo takes, whatever is documented
             return Halve(_why(status, body)) if count > 1 else Reject(_why(status, body))
         case _:
@@ -123,6 +124,8 @@ def _of_any(status: int, headers: Mapping[str, str], body: bytes, *, uncertain: 
             status >= 500
         ):  # 524 is Cloudflare's timeout, in plain text: https://github.com/getbrevo/brevo-php/issues/26
             return InDoubt(str(status)) if uncertain else Retry(str(status), AGAIN_S)
+        case _ if not _object(body).get("code"):  # not Brevo's words: a proxy between us, or a moved address
+            return Retry(f"{status} without Brevo's words", AGAIN_S)
         case _:  # 404, 405, 406, 415, 422, 424 and what nobody documents
             return Reject(_why(status, body))
 
@@ -162,6 +165,10 @@ def _refused_contact(error: Mapping[str, Any]) -> Outcome:
         return Without(found, "belongs to another contact")
     if re.search("invalid phone number", message, re.IGNORECASE):
         return Without(frozenset({"SMS"}), "no phone number to Brevo")
+    if re.search(
+        r"(?:invalid|not (?:a )?valid)\b.*\bemail|\bemail\b.*(?:invalid|not valid)", message, re.IGNORECASE
+    ):
+        return Without(frozenset({"email"}), "no email to Brevo")
     return Reject(_why(400, msgspec.json.encode(error)))
 
 

@@ -41,6 +41,8 @@ from shared.verdict import Done, Pause, Reject, Retry
 
 ALIVE_S = BREVO_SINK.ack_wait_s / 4  # how often JetStream hears that we still have what we have
 SAY_AGAIN_S = 0.5  # between tries to publish while the broker is away
+CONTACT_S = 60.0  # an event waits for its contact's upsert, which was said before it: ack_wait and room
+TRIES_MAX = 8  # of what makes our own code raise
 EVENT_CALLS = 2  # batches at once
 RETRY_MAX_S = 60.0
 
@@ -95,7 +97,7 @@ class Delivery:
             elif isinstance(item.command, ContactRelink) and item.command.id not in states:
                 self._held[item.command.id] = item
                 self._desk.block(item.command.was, item.command.ext_id)
-                self._begin(self._relink(item, item.command))
+                self._begin(self._guarded(self._relink(item, item.command), [item]))
             elif states.get(item.command.id) == "delivered":
                 repeated.append(item)
             elif states.get(item.command.id) in ("sending", "in_doubt"):
@@ -154,7 +156,7 @@ class Delivery:
             if item is None:
                 self._open_upserts.release()
             else:
-                self._start(self._upsert(item), self._open_upserts)
+                self._start(self._guarded(self._upsert(item), [item]), self._open_upserts)
 
     async def pump_events(self) -> None:
         """Carry events to Brevo: what there is at once, in full batches when there is much.  Runs until cancelled."""
@@ -166,7 +168,17 @@ class Delivery:
             if not items:
                 self._open_events.release()
             else:
-                self._start(self._events(items), self._open_events)
+                self._start(self._guarded(self._events(items), items), self._open_events)
+
+    async def watch_stranded(self) -> None:
+        """Give up events of contacts nobody told of, or that Brevo refused before.  Runs until cancelled."""
+        while True:
+            await asyncio.sleep(CONTACT_S / 4)
+            await self._gate.passed()
+            items = self._desk.stranded(time.monotonic() - CONTACT_S)
+            await self._reject(
+                items, ["Brevo has no such contact: it was refused, or never told"] * len(items)
+            )
 
     async def watch_doubts(self) -> None:
         """Read uncertain events back.  Runs until cancelled."""
@@ -176,6 +188,7 @@ class Delivery:
             await self._end(found, "delivered")
             self._ledger.forget(item.command.id for item in absent)
             for item in absent:
+                item.tries += 1  # another try is another batch, with receipts of its own
                 item.now_called = self._ledger.current(item.command.ext_id)
                 self._desk.add(item)
             self._news.set()
@@ -205,6 +218,29 @@ class Delivery:
 
     def _start(self, work: Coroutine[None, None, None], door: asyncio.Semaphore) -> None:
         self._begin(work).add_done_callback(lambda _: door.release())
+
+    async def _guarded(self, work: Coroutine[None, None, None], items: Sequence[Item]) -> None:
+        """Whatever goes wrong in our own code: the items come again, and after TRIES_MAX are dead letters."""
+        try:
+            await work
+        except Exception as error:  # noqa: BLE001 - a bug must not hold a contact for ever
+            tries = max(item.message.metadata.num_delivered for item in items)
+            log.error("call_failed", items=len(items), error=type(error).__name__, tries=tries)
+            await asyncio.sleep(min(2.0**tries, RETRY_MAX_S))
+            names = {item.ext_id for item in items}
+            held = [item for item in items if item.command.id in self._held]
+            if tries >= TRIES_MAX:
+                await self._reject(held, [f"{type(error).__name__} in brevo-sink"] * len(held))
+            else:
+                await self._again(held)
+            self._desk.done(names)
+
+    async def _again(self, items: Sequence[Item]) -> None:
+        """Hear them once more: the ledger says which of them are in doubt."""
+        for item in items:
+            del self._held[item.command.id]
+            with suppress(nats.errors.Error, OSError):
+                await item.message.nak()
 
     def _begin(self, work: Coroutine[None, None, None]) -> asyncio.Task[None]:
         task: asyncio.Task[None] = asyncio.create_task(work)
@@ -435,7 +471,8 @@ def _read(messages: Sequence[Msg]) -> tuple[list[Item], list[tuple[Msg, Message]
         except msgspec.MsgspecError as error:
             letters.append((message, _dead(message, position, str(error))))
             continue
-        items.append(Item(command, position, message, (message.headers or {}).get("traceparent", "")))
+        trace = (message.headers or {}).get("traceparent", "")
+        items.append(Item(command, position, message, trace, heard=time.monotonic()))
     return items, letters
 
 

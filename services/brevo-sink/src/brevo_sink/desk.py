@@ -22,6 +22,7 @@ class Item(Struct, eq=False):
     trace: str = ""
     tries: int = 0
     without: frozenset[str] = frozenset()  # identifiers Brevo refused
+    heard: float = 0.0  # by the monotonic clock
     now_called: str = ""  # the contact it is about, where that is another than when it was made
 
     @property
@@ -133,6 +134,22 @@ class Desk:
             contact.known = contact.known if known is None else known
             if contact.upsert is None and not contact.events:
                 del self._contacts[ext_id]
+
+    def stranded(self, before: float) -> list[Item]:
+        """Take away events that wait since `before` for a contact of which nobody told: its upsert came first, or never."""
+        items: list[Item] = []
+        for ext_id in list(self._events):
+            contact = self._contacts[ext_id]
+            waits = (
+                not contact.known
+                and contact.upsert is None
+                and not contact.busy
+                and ext_id not in self._blocked
+            )
+            if waits and contact.events and contact.events[-1].heard <= before:
+                items += self.orphan(ext_id)
+                self.done([ext_id])
+        return items
 
     def block(self, *ext_ids: str) -> None:
         """Nothing more of these contacts is taken until they are freed: they are renamed."""

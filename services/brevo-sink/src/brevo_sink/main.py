@@ -90,6 +90,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
             delivery.pump_upserts,
             delivery.pump_events,
             delivery.watch_doubts,
+            delivery.watch_stranded,
             delivery.keep_alive,
         ],
     )
