@@ -65,7 +65,7 @@ def test_an_empty_file_is_a_connector_that_tells_nothing():
         (" SUPPORT_RESOLVED", " {name: 'a b'}", "line 28, column 20: Expected `str` matching regex '^[A-Za-z0-9_-]+$'"),
         (" SUPPORT_RESOLVED", " {name: X, on: Y}", "line 28, column 29: Object contains unknown field `on`"),
         (" SUPPORT_RESOLVED", " {name: X, when: {'a b': 1}}", "line 28, column 3: 'a b' is neither a property nor a path such as customers.tier"),
-        ("[voice,", "[fax,", "line 10, column 16: Invalid enum value 'fax'"),
+        ("[voice,", "[fax,", "line 10, column 16: Invalid enum value 'fax'; it is one of voice, sms, whatsapp, webchat, email, messenger, video, rcs"),
         ("debug: false", "time_zone: Mars/Base", "line 11, column 5: no time zone is called 'Mars/Base'"),
     ],
 )  # fmt: skip
@@ -116,3 +116,18 @@ def test_the_shipped_schema_is_the_one_of_the_code_and_accepts_the_shipped_file(
     jsonschema.validate(YAML(typ="safe").load(DOCUMENTED), json.loads(shipped))
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.validate({"connectors": {"twilio_flex": {"log_levl": "info"}}}, json.loads(shipped))
+
+
+def test_all_mistakes_are_named_at_once():
+    written = """field_mapping:
+  customer_tier: vipTier
+  order.total: {attribute: TOTAL, type: flot}
+event_mapping:
+  task.cancelled: A
+  task.created: {name: "a b"}
+  task.completed: {nam: X}
+"""
+
+    assert [one.partition(":")[0] for one in problems(written)] == [
+        "line 2, column 3", "line 3, column 35", "line 5, column 3", "line 6, column 18", "line 7, column 20",
+    ]  # fmt: skip

@@ -6,11 +6,13 @@ import os
 import sys
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import msgspec
 import nats.errors
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from shared.bootstrap import bootstrap as make_streams
@@ -43,7 +45,7 @@ def up(
             run_everything(config=nats_config, say=lambda line: err.print(f"[bold]tajo[/bold] {line}"))
         )
     except (CannotStartError, GivenUpError, nats.errors.Error) as error:
-        err.print(f"[red]tajo cannot run:[/red] {error}")
+        err.print(f"[red]tajo cannot run:[/red] {escape(str(error))}")
         raise typer.Exit(os.EX_CONFIG) from error
 
 
@@ -65,8 +67,9 @@ def bootstrap(
     try:
         asyncio.run(make_streams(nats_url))
     except (nats.errors.Error, OSError) as error:
+        where = urlsplit(nats_url).hostname or "that address"  # never what stands before the @
         err.print(
-            f"[red]no broker at {nats_url}:[/red] {type(error).__name__}; is it running, and is the address right?"
+            f"[red]no broker at {escape(where)}:[/red] {type(error).__name__}; is it running, and is TAJO_NATS_URL right?"
         )
         raise typer.Exit(1) from error
     out.print("streams and consumers are as shared/topology.py says")
@@ -115,6 +118,8 @@ def check(file: ConfigFile = Path("config/tajo.yaml")) -> None:
     out.print(
         _table("Events", "Twilio", "Brevo", [(type_, rule.name) for type_, rule in config.rules.items()])
     )
+    if not config.fields and not config.rules:
+        err.print(f"{file} maps nothing: write field_mapping and event_mapping", style="yellow", markup=False)
     out.print(f"{file} is good; mapping {config.hash}")
 
 

@@ -30,6 +30,8 @@ async def up(*, config: Path, say: Callable[[str], None]) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
     url = os.environ.get("TAJO_NATS_URL") or "nats://127.0.0.1:4222"
+    for name in SERVICES:
+        port_of(name)
     broker = _embedded(url, config)
     services = [Child(name, [sys.executable, "-m", "tajo", "run", name]) for name in SERVICES]
     keeping: list[asyncio.Task[None]] = []
@@ -51,13 +53,25 @@ async def up(*, config: Path, say: Callable[[str], None]) -> None:
 
 
 def port_of(service: str) -> int:
-    """Where a service's health is."""
-    return int(os.environ.get(f"TAJO_{service.upper().replace('-', '_')}_PORT") or SERVICES[service])
+    """Where a service's health is.  Raises CannotStartError."""
+    name = f"TAJO_{service.upper().replace('-', '_')}_PORT"
+    text = os.environ.get(name) or str(SERVICES[service])
+    if not text.isdecimal():
+        raise CannotStartError(f"{name} is no port number")
+    return int(text)
+
+
+def _address(url: str) -> tuple[str, int]:
+    """Host and port of the broker.  Raises CannotStartError."""
+    try:
+        return urlsplit(url).hostname or "127.0.0.1", urlsplit(url).port or 4222
+    except ValueError as error:
+        raise CannotStartError("TAJO_NATS_URL has no port number; write nats://host:port") from error
 
 
 def _embedded(url: str, config: Path) -> Child | None:
     """A broker of our own, where the URL is on this machine and nothing answers there."""
-    host, port = urlsplit(url).hostname or "127.0.0.1", urlsplit(url).port or 4222
+    host, port = _address(url)
     if host not in LOOPBACK or nats_server.answers(host, port):
         return None
     if not config.exists():
@@ -69,7 +83,7 @@ def _embedded(url: str, config: Path) -> Child | None:
 
 
 async def _answering(url: str) -> None:
-    host, port = urlsplit(url).hostname or "127.0.0.1", urlsplit(url).port or 4222
+    host, port = _address(url)
     for _ in range(round(BROKER_S / 0.02)):
         if nats_server.answers(host, port):
             return

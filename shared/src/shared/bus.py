@@ -6,6 +6,7 @@ Why not a publish and a handler per message: on two cores, with each ack fsynced
 
 import asyncio
 import secrets
+import time
 import traceback
 import types
 from collections.abc import Awaitable, Callable, Sequence
@@ -31,6 +32,7 @@ PUBLISH_TIMEOUT_S = 2.0  # ingest must answer Twilio within 5 s: one try, and ro
 ATOMIC_FROM = 20  # messages; below, an atomic batch's fixed 5 ms costs more than one fsync each
 ATOMIC_MAX = 500  # messages; the server takes 1,000 at most (ADR-50), and latency grows with the batch
 WAIT_S = 0.1  # between looks for a consumer that the bootstrap has not made yet
+SAY_AGAIN_S = 60.0  # between two log lines of the same error
 FETCH_TIMEOUT_S = 5.0  # how long one empty fetch waits; messages are handed over the moment they arrive
 
 _DUPLICATE_IN_BATCH = 10201  # err_code: a Msg-Id of the batch stands in the stream's dedup window already
@@ -63,9 +65,18 @@ class _Untouched:
         return [bytes(item) for item in msg], None
 
 
-async def _on_error(error: Exception) -> None:
-    # A denied publish is silent for its caller and says its reason only here.
-    log.warning("nats_error", error=type(error).__name__, reason=str(error)[:200])
+def _error_log() -> Callable[[Exception], Awaitable[None]]:
+    """Each kind of error at most once a minute: while a broker is away, each try to reach it is one."""
+    said: dict[str, float] = {}
+
+    async def on_error(error: Exception) -> None:
+        # A denied publish is silent for its caller and says its reason only here.
+        kind, now = type(error).__name__, time.monotonic()
+        if now - said.get(kind, -SAY_AGAIN_S) >= SAY_AGAIN_S:
+            said[kind] = now
+            log.warning("nats_error", error=kind, reason=str(error)[:200])
+
+    return on_error
 
 
 def connect(url: str, *, service: str) -> NatsBroker:
@@ -77,7 +88,7 @@ def connect(url: str, *, service: str) -> NatsBroker:
         serializer=None,
         apply_types=False,
         logger=None,
-        error_cb=_on_error,
+        error_cb=_error_log(),
         reconnect_time_wait=0.2,  # type: ignore[arg-type]  # seconds; nats-py takes a float
         max_reconnect_attempts=-1,
         graceful_timeout=15.0,

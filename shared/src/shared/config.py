@@ -1,5 +1,6 @@
 """The connector file: what an operator edits.  Every mistake is named with its line and column."""
 
+import copy
 import difflib
 import hashlib
 import re
@@ -7,7 +8,7 @@ from collections.abc import Iterator
 from functools import cached_property
 from io import StringIO
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -17,6 +18,7 @@ from ruamel.yaml.error import MarkedYAMLError
 
 Channel = Literal["voice", "sms", "whatsapp", "webchat", "email", "messenger", "video", "rcs"]
 AttributeType = Literal["text", "float", "date", "boolean"]
+LogLevel = Literal["verbose", "debug", "info", "warning", "error"]
 
 
 class Sync(Struct, forbid_unknown_fields=True, frozen=True):
@@ -92,7 +94,7 @@ class TwilioFlex(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
         str, Meta(description="in which a conversation's date is told, such as Europe/Paris")
     ] = "UTC"
     debug: bool = False
-    log_level: Literal["verbose", "debug", "info", "warning", "error"] = "info"
+    log_level: LogLevel = "info"
     log_api_calls: bool = False
     field_mapping: FieldMapping | None = None
     event_mapping: EventMapping | None = None
@@ -193,6 +195,9 @@ EVENT_TYPES = (
 for what Twilio has no name for.  https://www.twilio.com/docs/taskrouter/api/event/reference"""
 
 _ATTRIBUTE = re.compile(r"[A-Z][A-Z0-9_]{0,49}")  # facts: mixed case is ignored in silence by Brevo
+_UNKNOWN = re.compile(r"unknown field `(.+)`")
+_WORDS = {"type": get_args(AttributeType), "log_level": get_args(LogLevel)}
+PROBLEMS_MAX = 50  # that are told at once
 _PATH = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
 
@@ -235,15 +240,58 @@ def parse(text: str, path: str = "config") -> Config:
         raise ConfigError(
             path, [Problem(line, column, f"not YAML: {error.problem or error.context}")]
         ) from error
-    try:
-        config = msgspec.convert(tree, Config)
-    except msgspec.ValidationError as error:
-        what, _, where = str(error).partition(" - at `")
-        raise ConfigError(path, [_problem(tree, _steps(where.rstrip("`")), what)]) from error
-    problems = [_problem(tree, steps, what) for steps, what in _mistakes(config)]
+    config, problems = _converted(tree)
+    problems += [_problem(tree, steps, what) for steps, what in _mistakes(config)]
     if problems:
         raise ConfigError(path, sorted(problems, key=lambda problem: (problem.line, problem.column)))
     return config
+
+
+def _converted(tree: Any) -> tuple[Config, list[Problem]]:
+    """The configuration without what is not well formed, and each of that."""
+    problems: list[Problem] = []
+    rest = copy.deepcopy(tree)
+    for _ in range(PROBLEMS_MAX):
+        try:
+            return msgspec.convert(rest, Config), problems
+        except msgspec.ValidationError as error:
+            what, _, where = str(error).partition(" - at `")
+            steps = _named_steps(rest, _steps(where.rstrip("`")))
+            if what.startswith("Invalid enum value"):
+                what += f"; it is one of {', '.join(_WORDS.get(steps[-1], get_args(Channel)))}"
+            problems.append(_problem(tree, steps, what))
+            unknown = _UNKNOWN.search(what)
+            if not _without(rest, (*steps, unknown[1]) if unknown else steps):
+                break
+    return Config(), problems
+
+
+def _named_steps(tree: Any, steps: tuple[str, ...]) -> tuple[str, ...]:
+    """The steps with the keys msgspec does not name."""
+    return tuple(
+        _bad_key(_at(tree, steps[:n]), steps[:n]) if step == "..." else step for n, step in enumerate(steps)
+    )
+
+
+def _at(tree: Any, steps: tuple[str, ...]) -> Any:
+    for step in steps:
+        tree = tree[step]
+    return tree
+
+
+def _without(tree: Any, steps: tuple[str, ...]) -> bool:
+    """Take out the entry that is wrong: of a mapping's rule or attribute the whole of it."""
+    if not steps:
+        return False
+    whole = next(
+        (n + 2 for n, step in enumerate(steps) if step in ("field_mapping", "event_mapping")), len(steps)
+    )
+    *above, last = steps[:whole]
+    try:
+        del _at(tree, tuple(above))[last]
+    except (KeyError, TypeError, IndexError):
+        return False
+    return True
 
 
 _Found = list[tuple[tuple[str, ...], str]]  # where it stands, and what to write instead
@@ -336,7 +384,7 @@ def _problem(tree: Any, steps: tuple[str, ...], what: str) -> Problem:
                 node = node[step]
         except (KeyError, AttributeError, ValueError, IndexError, TypeError):
             break
-    unknown = re.search(r"unknown field `(.+)`", what)
+    unknown = _UNKNOWN.search(what)
     if unknown and hasattr(node, "lc") and unknown[1] in node:
         line, column = node.lc.key(unknown[1])
     return Problem(line + 1, column + 1, what)
