@@ -48,6 +48,18 @@ async def test_the_same_id_twice_in_one_batch_is_stored_once(nats_server):
     await broker.stop()
 
 
+async def test_messages_of_two_streams_published_together_are_each_stored_in_their_own(nats_server):
+    broker = bus.connect(nats_server.url, service="test")
+    await broker.connect()
+    letters = [Message("dead.test", b"", {MSG_ID: f"dead-{number}"}) for number in range(30)]
+    mixed = [one for pair in zip(messages(*range(30)), letters, strict=True) for one in pair]
+
+    await Publisher(broker).publish(mixed)
+
+    assert (await stored(nats_server.url), await stored(nats_server.url, "DEAD")) == (30, 30)
+    await broker.stop()
+
+
 async def test_publishing_without_a_broker_says_so_and_works_again_when_it_is_back(nats_server):
     broker = bus.connect(nats_server.url, service="test")
     await broker.connect()

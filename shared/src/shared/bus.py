@@ -5,6 +5,7 @@ Why not a publish and a handler per message: on two cores, with each ack fsynced
 """
 
 import asyncio
+import itertools
 import secrets
 import time
 import traceback
@@ -33,6 +34,7 @@ ATOMIC_FROM = 20  # messages; below, an atomic batch's fixed 5 ms costs more tha
 ATOMIC_MAX = 500  # messages; the server takes 1,000 at most (ADR-50), and latency grows with the batch
 WAIT_S = 0.1  # between looks for a consumer that the bootstrap has not made yet
 SAY_AGAIN_S = 60.0  # between two log lines of the same error
+PING_S = 5  # a broker that hangs is given up after two unanswered; nats-py's own 120 s would be four minutes
 FETCH_TIMEOUT_S = 5.0  # how long one empty fetch waits; messages are handed over the moment they arrive
 
 _DUPLICATE_IN_BATCH = 10201  # err_code: a Msg-Id of the batch stands in the stream's dedup window already
@@ -91,6 +93,7 @@ def connect(url: str, *, service: str) -> NatsBroker:
         error_cb=_error_log(),
         reconnect_time_wait=0.2,  # type: ignore[arg-type]  # seconds; nats-py takes a float
         max_reconnect_attempts=-1,
+        ping_interval=PING_S,
         graceful_timeout=15.0,
     )
 
@@ -222,7 +225,7 @@ class Publisher:
         self._broker = broker
 
     async def publish(self, messages: Sequence[Message]) -> None:
-        """Publish in order, each at least once, and return when all are acked.
+        """Publish in order within each stream, each at least once, and return when all are acked.
 
         Few go one by one, many as atomic batches (one fsync a batch).  A message whose Nats-Msg-Id the
         stream has seen within its dedup window counts as published.  Raises NotPublishedError; some of
@@ -232,12 +235,19 @@ class Publisher:
         if connection is None:
             raise NotPublishedError("no connection to NATS")
         try:
-            for start in range(0, len(messages), ATOMIC_MAX):
-                chunk = messages[start : start + ATOMIC_MAX]
-                if len(chunk) < ATOMIC_FROM or not await _publish_atomic(connection, chunk):
-                    await _publish_each(connection, chunk)
+            for _, of_one_stream in itertools.groupby(sorted(messages, key=_root), key=_root):
+                of_stream = list(of_one_stream)
+                for start in range(0, len(of_stream), ATOMIC_MAX):
+                    chunk = of_stream[start : start + ATOMIC_MAX]
+                    if len(chunk) < ATOMIC_FROM or not await _publish_atomic(connection, chunk):
+                        await _publish_each(connection, chunk)
         except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
             raise NotPublishedError(f"{type(error).__name__} from NATS") from error
+
+
+def _root(message: Message) -> str:
+    """What tells the stream, for an atomic batch is of one stream only."""
+    return message.subject.partition(".")[0]
 
 
 async def _publish_each(connection: Client, messages: Sequence[Message]) -> None:

@@ -1,12 +1,27 @@
 """Logs: one line an outcome, JSON or pretty, with sids and hashes, never names, phones, mails or bodies."""
 
+import io
 import logging
 import sys
+from contextlib import suppress
 from typing import Literal
 
 import structlog
 
 Level = Literal["verbose", "debug", "info", "warning", "error"]
+
+
+class _Errors(io.TextIOBase):
+    """Standard error; a full disk behind it costs the line, not the work of whoever logs."""
+
+    def write(self, text: str) -> int:
+        with suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError):
+            sys.stderr.flush()
 
 
 def set_up(service: str, *, level: Level = "info", pretty: bool | None = None) -> None:
@@ -21,7 +36,7 @@ def set_up(service: str, *, level: Level = "info", pretty: bool | None = None) -
             structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.WriteLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(_Errors()),  # type: ignore[arg-type]  # it is only written to
     )
     structlog.contextvars.bind_contextvars(service=service)
     logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s", force=True)

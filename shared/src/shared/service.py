@@ -27,12 +27,14 @@ def build(
     *,
     ready: Ready,
     registry: CollectorRegistry,
+    note: Callable[[], str] = str,
     routes: Sequence[tuple[str, Any]] = (),
     at_end: Sequence[Hook] = (),
     work: Sequence[Work] = (),
 ) -> AsgiFastStream:
     """An application with `/health/live`, `/health/ready`, `/metrics` and the routes given.
 
+    `note` is what a person should know of a service that is ready; empty when all is well.
     `work` runs beside from when the broker is connected, and is cancelled first of all at the end;
     `at_end` runs after that, before the broker is closed.
     The broker connects in the background: the service answers, unready, while NATS is away.
@@ -45,7 +47,9 @@ def build(
     @get
     async def readiness(_scope: Any) -> AsgiResponse:
         why = await ready()
-        return AsgiResponse(f"{why or 'ready'}\n".encode(), 503 if why else 200)
+        return AsgiResponse(
+            f"{why or '; '.join(filter(None, ('ready', note())))}\n".encode(), 503 if why else 200
+        )
 
     running: list[asyncio.Task[None]] = []
 

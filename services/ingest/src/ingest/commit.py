@@ -1,9 +1,10 @@
-"""Group commit: many requests, one flight to the broker at a time, so that one fsync serves them all."""
+"""Group commit: many requests, one flight to disk at a time, so that one fsync serves them all."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from shared.bus import ATOMIC_MAX, NotPublishedError
+from ingest.keep import NotKeptError
+from shared.bus import ATOMIC_MAX
 from shared.message import MSG_ID, Message
 
 WAITING_MAX = 10_000  # messages; at 4,000 a second 2.5 s of them, and Twilio waits 5
@@ -13,14 +14,14 @@ ACKED_MAX = 50_000  # ids remembered, ~8 MB: Twilio's quick retries come within 
 
 
 class FullError(Exception):
-    """More waits than may wait: the broker is slower than the callers."""
+    """More waits than may wait: the disk is slower than the callers."""
 
 
 class Commit:
-    """Publishes for many callers at once.  A message acked once is not sent again; its caller is told so."""
+    """Keeps for many callers at once.  A message kept once is not kept again; its caller is told so."""
 
-    def __init__(self, publish: Callable[[Sequence[Message]], Awaitable[None]]) -> None:
-        self._publish = publish
+    def __init__(self, keep: Callable[[Sequence[Message]], Awaitable[None]]) -> None:
+        self._keep = keep
         self._waiting: dict[str, Message] = {}
         self._acks: dict[str, asyncio.Future[None]] = {}  # of what waits and what is in flight
         self._bytes = 0
@@ -28,7 +29,7 @@ class Commit:
         self._flying: asyncio.Task[None] | None = None
 
     async def put(self, messages: Sequence[Message]) -> None:
-        """Return when every message is on disk.  Raises FullError before any is taken, NotPublishedError after."""
+        """Return when every message is on disk.  Raises FullError before any is taken, NotKeptError after."""
         new = {m.headers[MSG_ID]: m for m in messages if m.headers[MSG_ID] not in self._acked}
         fresh = [m for id_, m in new.items() if id_ not in self._acks]
         size = sum(len(m.body) for m in fresh)
@@ -55,11 +56,11 @@ class Commit:
         while self._waiting:
             batch = self._board()
             try:
-                await self._publish(list(batch.values()))
+                await self._keep(list(batch.values()))
             except Exception as error:  # noqa: BLE001 - whatever it was, those who wait must hear of it
                 for id_ in batch:
                     ack = self._acks.pop(id_)
-                    ack.set_exception(NotPublishedError(type(error).__name__))
+                    ack.set_exception(NotKeptError(type(error).__name__))
                     ack.exception()  # retrieved here: its callers may all have hung up
             else:
                 for id_ in batch:

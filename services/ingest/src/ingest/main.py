@@ -10,9 +10,11 @@ from faststream.asgi import AsgiFastStream
 from prometheus_client import CollectorRegistry
 
 from ingest.commit import Commit
+from ingest.keep import Keep
 from ingest.metrics import Metrics
 from ingest.settings import Settings
 from ingest.sources import ROUTES
+from ingest.spool import Spool
 from ingest.webhook import Webhooks
 from shared import bus, log, service
 from shared.config import Config, ConfigError, load
@@ -24,21 +26,14 @@ READY_S = 1.0  # how long one look at the stream counts
 
 
 def create_app(settings: Settings, config: Config) -> AsgiFastStream:
-    """Build the service; nothing runs yet."""
+    """Build the service; nothing runs yet but the spool is open."""
     registry = CollectorRegistry()
+    metrics = Metrics(registry)
     broker = bus.connect(settings.nats_url, service="ingest")
-    webhooks = Webhooks(
-        Commit(bus.Publisher(broker).publish),
-        Metrics(registry),
-        public_url=settings.public_url,
-        tokens=tuple(token.strip() for token in settings.auth_tokens.split(",") if token.strip()),
-        api_key=settings.api_key,
-        account_sid=settings.account_sid or config.flex.account_sid,
-        keep_bodies=config.flex.message_bodies,
-    )
-    seen = float("-inf")
+    spool = Spool(settings.data_dir / "ingest", bytes_max=settings.spool_bytes_max)
+    seen, away = float("-inf"), ""
 
-    async def ready() -> str:
+    async def look() -> str:
         nonlocal seen
         connection = bus.client(broker)
         if connection is None:
@@ -51,8 +46,31 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
             seen = time.monotonic()
         return ""
 
+    async def ready() -> str:
+        nonlocal away
+        away = await look()
+        return f"{away}; and no spool: {spool.why}" if away and not await spool.usable() else ""
+
+    def note() -> str:
+        if spool.messages or away:
+            held = f"{spool.messages} messages in {spool.bytes} of {spool.bytes_max} bytes"
+            return f"spooling: {away or 'the log is back'}; {held}"
+        return f"no spool: {spool.why}" if spool.why else ""
+
+    keep = Keep(bus.Publisher(broker).publish, look, spool, metrics)
+    webhooks = Webhooks(
+        Commit(keep.put),
+        metrics,
+        public_url=settings.public_url,
+        tokens=tuple(token.strip() for token in settings.auth_tokens.split(",") if token.strip()),
+        api_key=settings.api_key,
+        account_sid=settings.account_sid or config.flex.account_sid,
+        keep_bodies=config.flex.message_bodies,
+    )
     routes = [(path, webhooks.route(path)) for path in ROUTES]
-    return service.build(broker, ready=ready, registry=registry, routes=routes)
+    app = service.build(broker, ready=ready, note=note, registry=registry, routes=routes, work=[keep.drain])
+    app.after_shutdown(spool.close)
+    return app
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from shared.settings import ApiKey, ConfigPath, NatsUrl, env
+from shared.settings import ApiKey, ConfigPath, DataDir, NatsUrl, env
 
 
 class Settings(Struct, frozen=True):
@@ -27,5 +27,10 @@ class Settings(Struct, frozen=True):
     api_key: ApiKey = ""
     nats_url: NatsUrl = "nats://127.0.0.1:4222"
     config: ConfigPath = Path("config/tajo.yaml")
+    data_dir: DataDir = Path(".tajo/data")
+    spool_bytes_max: Annotated[
+        int,
+        env("TAJO_SPOOL_BYTES_MAX", "bytes of webhooks kept on disk while the broker is away; full is a 503"),
+    ] = 1024**3  # some 700,000 events: four hours at 50 a second, as long as Event Streams tries again
     host: Annotated[str, env("TAJO_INGEST_HOST", "address on which webhooks are heard")] = "127.0.0.1"
     port: Annotated[int, env("TAJO_INGEST_PORT", "port on which webhooks are heard")] = 8080

@@ -1,6 +1,6 @@
 """The webhooks: a raw ASGI application for each route, because FastStream's own costs twice as much.
 
-The order: verify, redact, publish, and only when it is on disk answer 2xx.  What is rightly signed never gets a
+The order: verify, redact, keep, and only when it is on disk answer 2xx.  What is rightly signed never gets a
 4xx, because Event Streams drops an event for good on any but 429: what we cannot take now is a 503, what cannot
 be read is a dead letter and a 200.
 """
@@ -16,11 +16,11 @@ import structlog
 from msgspec import Struct
 
 from ingest.commit import Commit, FullError
+from ingest.keep import NotKeptError
 from ingest.metrics import Metrics
 from ingest.signature import verify
 from ingest.sources import Read, Request, digest, form, read
 from shared import dead
-from shared.bus import NotPublishedError
 from shared.event import to_message
 from shared.message import Message
 from shared.topology import MESSAGE_BYTES_MAX
@@ -38,6 +38,7 @@ HEADER_BYTES_MAX = 32 * 1024  # Twilio sends about 1 KB
 OPEN_MAX = 2_000  # requests at once
 OPEN_BYTES_MAX = 64 * 1024**2  # of their bodies together
 BODY_S = 10.0  # for a body to arrive; Twilio gives up after 5 to 15 s
+KEEP_S = 4.5  # for it to be on disk; Twilio waits 5 s for an answer
 WARN_S = 60.0  # at most one log line of bad signatures in this time
 
 KEYED = frozenset({"/webhooks/survey", "/webhooks/flex/task-complete"})  # our own key opens these
@@ -150,9 +151,10 @@ class Webhooks:
         holds = read(request)
         messages = _messages(request, holds)
         try:
-            await self._commit.put(messages)
-        except (NotPublishedError, FullError) as error:
-            return Answer(503, "full" if isinstance(error, FullError) else "no_broker")
+            async with asyncio.timeout(KEEP_S):
+                await self._commit.put(messages)
+        except (NotKeptError, FullError) as error:
+            return Answer(503, "full" if isinstance(error, FullError) else "not_kept")
         self._metrics.events.labels(path).inc(len(holds.events))
         verdict = "dead" if holds.unreadable else "stored" if holds.events else "ignored"
         return Answer(204 if path in NO_CONTENT else 200, verdict)
