@@ -3,6 +3,7 @@
 from brevo_sink.ledger import Ledger
 from brevo_sink.preflight import missing
 from shared.config import parse
+from shared.receipt import Told
 
 
 def test_what_was_sending_is_in_doubt_after_a_start_and_the_rest_is_as_it_was(tmp_path):
@@ -10,13 +11,16 @@ def test_what_was_sending_is_in_doubt_after_a_start_and_the_rest_is_as_it_was(tm
     ledger.write(["a", "b", "c"], "sending", "batch-1")
     ledger.write(["b"], "delivered", "batch-1")
     ledger.forget(["c"])
-    ledger.deliver("tajo-x", 7, 3, "m")
+    ledger.deliver(Told(ext_id="tajo-x", version=7, position=3, mapping="m"))
+    ledger.said(12)
     ledger.close()
 
     again = Ledger(tmp_path / "ledger.sqlite")
+    again.doubt()
 
     assert again.states(["a", "b", "c", "d"]) == {"a": "in_doubt", "b": "delivered"}
     assert again.delivered("tajo-x") == (7, 3, "m")
+    assert again.sequence == 12
     assert again.has("tajo-x")
     assert not again.has("tajo-y")
     again.close()
