@@ -2,8 +2,12 @@
 
 import asyncio
 import json
+import shutil
 import signal
+import sqlite3
 import time
+from contextlib import closing
+from pathlib import Path
 
 import httpx
 import nats
@@ -394,3 +398,138 @@ async def test_a_name_that_somebody_else_gave_a_contact_is_kept(nats_server, sin
     assert brevo.contact(ext_id="crm-1").list_ids == {32}
     assert len(keys(brevo)) == 2
     assert not brevo.orphans
+
+
+def ledger_of(sink) -> dict[str, list]:
+    """What a sink that has ended keeps, but how far it has read."""
+    path = Path(sink.environment["TAJO_DATA_DIR"]) / "brevo-sink/ledger.sqlite"
+    with closing(sqlite3.connect(path)) as sql:
+        return {
+            table: sql.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
+            for table in ("event", "contact")
+        }
+
+
+def once_more(wanted) -> list[Message]:
+    """The same commands, as a replay publishes them."""
+    again = (command.to_message(one, start()) for one in wanted)
+    return [Message(m.subject, m.body, {**m.headers, MSG_ID: f"replay-{m.headers[MSG_ID]}"}) for m in again]
+
+
+def lose(sink) -> None:
+    shutil.rmtree(sink.environment["TAJO_DATA_DIR"])
+
+
+@pytest.mark.parametrize("kind", ["hang", "hang_after_apply", "reset_after_apply"])
+async def test_killed_mid_call_and_its_ledger_lost_each_event_is_there_once(nats_server, sink, brevo, kind):
+    await begin(sink)
+    wanted = [one for n in range(60) for one in (upsert(f"c{n}"), *(track(f"c{n}", k) for k in range(5)))]
+    await say(nats_server.url, *wanted[: len(wanted) // 2])
+    await all_acked(nats_server.url)
+    brevo.faults.append(Fault("latency", seconds=0.05, path="/v3/events/batch", times=3))
+    brevo.faults.append(Fault(kind, path="/v3/events/batch", times=None))
+    brevo.faults.append(Fault(kind, path="/v3/contacts", method="POST", times=2))
+
+    await say(nats_server.url, *wanted[len(wanted) // 2 :])
+    await until(lambda: brevo.faults[1].kind == kind and len(sending(brevo)) > 4)
+    await asyncio.to_thread(sink.end, signal.SIGKILL)
+    brevo.faults.clear()
+    lose(sink)
+    await begin(sink)
+    await say(nats_server.url, *once_more(wanted))
+    await all_acked(nats_server.url, 60)
+
+    assert sorted(keys(brevo)) == sorted(one.id for one in wanted if isinstance(one, EventTrack))
+    assert not brevo.orphans
+    assert not await messages(nats_server.url, "DEAD")
+
+
+def sending(brevo) -> list:
+    return [r for r in brevo.requests if r.route == "/events/batch"]
+
+
+async def test_a_lost_ledger_is_made_again_as_it_was_and_sends_nothing_twice(nats_server, sink, brevo):
+    await begin(sink)
+    brevo.faults.append(Fault("status", status=429, path="/v3/events/batch", times=2))
+    brevo.faults.append(Fault("reset_after_apply", path="/v3/events/batch"))
+    wanted = [one for n in range(40) for one in (upsert(f"c{n}"), *(track(f"c{n}", k) for k in range(5)))]
+    await say(nats_server.url, *wanted, track("c1", 77, name="no name!"), upsert("c2", 7))
+    await all_acked(nats_server.url)
+    await asyncio.to_thread(sink.end)
+    before = ledger_of(sink)
+    calls = len(sending(brevo))
+
+    lose(sink)
+    await begin(sink)
+    await asyncio.to_thread(sink.end)
+    rebuilt = ledger_of(sink)
+    await begin(sink)
+    await say(nats_server.url, *once_more(one for one in wanted if isinstance(one, EventTrack)))
+    await all_acked(nats_server.url)
+    said = (await asyncio.to_thread(sink.end)).decode()
+
+    assert len(before["event"]) == 201
+    assert rebuilt == before
+    assert len(sending(brevo)) == calls
+    assert said.count("receipts_read") == 1  # of three starts: a whole ledger has nothing to read
+
+
+async def test_an_old_copy_of_the_ledger_is_brought_up_to_date_before_the_first_command(
+    nats_server, sink, brevo, tmp_path
+):
+    folder, copy = Path(sink.environment["TAJO_DATA_DIR"]), tmp_path / "copy"
+    await begin(sink)
+    await say(nats_server.url, upsert("ana"), track("ana", 1))
+    await all_acked(nats_server.url)
+    await asyncio.to_thread(sink.end)
+    shutil.copytree(folder, copy)
+    await begin(sink)
+    await say(nats_server.url, upsert("ana", 2), track("ana", 2), upsert("bob"))
+    await all_acked(nats_server.url)
+    await asyncio.to_thread(sink.end)
+    before = ledger_of(sink)
+
+    lose(sink)
+    shutil.copytree(copy, folder)
+    await begin(sink)
+    await asyncio.to_thread(sink.end)
+
+    assert ledger_of(sink) == before
+
+
+async def test_while_it_reads_receipts_it_is_unready_and_says_so(nats_server, sink, brevo):
+    connection = await nats.connect(nats_server.url)
+    jetstream = connection.jetstream()
+    await jetstream.publish("receipt.dropped.event.track", b'{"outcome":"unheard of","kind":"x","ids":[]}')
+
+    await asyncio.to_thread(sink.start)
+    why = await asyncio.to_thread(sink.wait, 503)
+    while "cannot be read" not in why:
+        why = await asyncio.to_thread(sink.wait, 503)
+    await jetstream.purge_stream("RECEIPTS")
+    await asyncio.to_thread(sink.wait, 200)
+    await connection.close()
+
+    assert "RECEIPTS:1" in why
+    assert "$.outcome" in why
+
+
+async def test_a_lost_ledger_knows_the_names_of_contacts_again(nats_server, sink, brevo):
+    async with httpx.AsyncClient(base_url=brevo.url, headers={"api-key": brevo.api_key}) as client:
+        await client.post("/contacts", json={"email": "tajo-x@example.com", "ext_id": "crm-1"})
+    await begin(sink)
+    await say(nats_server.url, upsert("tajo-a"), upsert("tajo-x"), track("tajo-a", 1), track("tajo-x", 2))
+    await all_acked(nats_server.url)
+    await say(nats_server.url, relink("tajo-a", "tajo-b"), upsert("tajo-b", version=9))
+    await all_acked(nats_server.url)
+    await asyncio.to_thread(sink.end)
+
+    lose(sink)
+    await begin(sink)
+    await say(nats_server.url, track("tajo-a", 3), track("tajo-x", 4), upsert("tajo-x", version=9))
+    await all_acked(nats_server.url)
+
+    assert len(brevo.contacts.by_id) == 2
+    assert brevo.contact(ext_id="crm-1").email == "tajo-x@example.com"
+    assert not brevo.orphans
+    assert len(keys(brevo)) == len(set(keys(brevo))) == 4

@@ -14,7 +14,7 @@ class AtTheDesk(RuleBasedStateMachine):
     @initialize(known=some.sets(some.sampled_from(CONTACTS)))
     def sit_down(self, known):
         self.known = set(known)
-        self.desk = Desk(known.__contains__)
+        self.desk = Desk(self.known.__contains__)  # the ledger learns too
         self.position = 0
         self.now = 0.0
         self.open: set[str] = set()  # ids in hand

@@ -3,6 +3,7 @@
 from brevo_sink.ledger import Ledger
 from brevo_sink.preflight import missing
 from shared.config import parse
+from shared.receipt import Told
 
 
 def test_what_was_sending_is_in_doubt_after_a_start_and_the_rest_is_as_it_was(tmp_path):
@@ -10,13 +11,16 @@ def test_what_was_sending_is_in_doubt_after_a_start_and_the_rest_is_as_it_was(tm
     ledger.write(["a", "b", "c"], "sending", "batch-1")
     ledger.write(["b"], "delivered", "batch-1")
     ledger.forget(["c"])
-    ledger.deliver("tajo-x", 7, 3, "m")
+    ledger.deliver(Told(ext_id="tajo-x", version=7, position=3, mapping="m"))
+    ledger.said(12)
     ledger.close()
 
     again = Ledger(tmp_path / "ledger.sqlite")
+    again.doubt()
 
     assert again.states(["a", "b", "c", "d"]) == {"a": "in_doubt", "b": "delivered"}
     assert again.delivered("tajo-x") == (7, 3, "m")
+    assert again.sequence == 12
     assert again.has("tajo-x")
     assert not again.has("tajo-y")
     again.close()
@@ -49,8 +53,7 @@ def test_the_preflight_makes_what_is_missing_and_names_what_clashes():
 
 def test_a_contact_that_was_renamed_is_known_by_its_new_name_however_often_it_was(tmp_path):
     ledger = Ledger(None)
-    ledger.deliver("tajo-a", 7, 3, "m")
-    ledger.keep_name("tajo-a", "crm-1")
+    ledger.deliver(Told(ext_id="tajo-a", version=7, position=3, mapping="m", name="crm-1"))
 
     ledger.relink("tajo-a", "tajo-b", "first")
     ledger.relink("tajo-b", "tajo-c", "second")

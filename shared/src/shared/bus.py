@@ -244,6 +244,18 @@ class Publisher:
         except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
             raise NotPublishedError(f"{type(error).__name__} from NATS") from error
 
+    async def publish_one(self, message: Message) -> int:
+        """Publish one, as `publish` does; returns its sequence in the stream."""
+        connection = client(self._broker)
+        if connection is None:
+            raise NotPublishedError("no connection to NATS")
+        try:
+            stream = connection.jetstream(timeout=PUBLISH_TIMEOUT_S)
+            ack = await stream.publish(message.subject, message.body, headers=dict(message.headers))
+        except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
+            raise NotPublishedError(f"{type(error).__name__} from NATS") from error
+        return ack.seq
+
 
 def _root(message: Message) -> str:
     """What tells the stream, for an atomic batch is of one stream only."""

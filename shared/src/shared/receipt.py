@@ -7,19 +7,39 @@ from msgspec import Struct
 
 from shared.message import MSG_ID, Message
 
-Outcome = Literal["sending", "delivered", "superseded", "in_doubt", "rejected", "no_identity"]
-"""sending is said before each call; the others close a command, but in_doubt, which is read back first."""
+Outcome = Literal["sending", "unsent", "delivered", "superseded", "in_doubt", "rejected", "no_identity"]
+"""sending is said before each call of events, unsent when it took no effect.  The others close a command, but
+in_doubt, which is read back first."""
+
+
+class Told(Struct, frozen=True, kw_only=True):
+    """The contact as Brevo has it now."""
+
+    ext_id: str
+    version: int
+    position: int  # the upsert's sequence in BREVO
+    mapping: str
+    name: str = ""  # its ext_id at Brevo, where somebody else gave it
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
     """One outcome of one or more commands of one kind."""
 
     outcome: Outcome
-    kind: str  # contact.upsert, event.track
+    kind: str  # contact.upsert, contact.relink, event.track
     ids: tuple[str, ...]  # command ids; at most one Brevo batch, 200
-    batch: str = ""  # names the call they went in
+    batch: str = ""  # names the call they went in; no two calls have one name
     why: str = ""  # no personal data
     dropped: tuple[str, ...] = ()  # identifiers Brevo refused, and we left out
+    told: Told | None = None  # of a delivered contact.upsert
+
+
+_decoder = msgspec.json.Decoder(Receipt)
+
+
+def from_body(body: bytes) -> Receipt:
+    """The receipt of a message of RECEIPTS.  Raises msgspec.MsgspecError, which names a path and no value."""
+    return _decoder.decode(body)
 
 
 def to_message(receipt: Receipt, msg_id: str, traceparent: str) -> Message:

@@ -6,12 +6,16 @@ The order for an event, and why a crash repeats and never doubles:
 A crash before 3 or after leaves `sending`, which a start turns into `in_doubt`, which is read back before it is
 sent again.  After 4 the command may come again, and is acked unsent.  A contact needs no 1 and 2: sending it
 again is harmless.  What is rejected is a dead letter before it is acked.
+The ledger is written before the receipt, always: so it includes every receipt of ours that RECEIPTS holds, and a
+ledger made of the receipts alone (fold.py) knows of every call that was made.
 """
 
 import asyncio
+import secrets
 import time
-from collections.abc import Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
+from typing import TypeVar
 
 import msgspec
 import nats.errors
@@ -33,7 +37,7 @@ from shared.bus import NotPublishedError, Publisher
 from shared.command import ContactRelink, ContactUpsert, EventTrack
 from shared.message import Message
 from shared.receipt import Outcome as ReceiptOutcome
-from shared.receipt import Receipt
+from shared.receipt import Receipt, Told
 from shared.service import STOP_GRACE_S
 from shared.topology import BREVO_SINK
 from shared.trace import follow
@@ -47,6 +51,8 @@ EVENT_CALLS = 2  # batches at once
 RETRY_MAX_S = 60.0
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 
 class Delivery:
@@ -258,10 +264,10 @@ class Delivery:
     async def _upsert(self, item: Item) -> None:
         upsert = item.command
         assert isinstance(upsert, ContactUpsert)  # noqa: S101 - the desk keeps them apart
-        outcome = await self._tell(item, upsert)
+        outcome = await self._make_or_update(item, upsert)
         match outcome:
             case Done():
-                self._ledger.deliver(upsert.ext_id, *version(item), upsert.mapping)
+                self._ledger.deliver(_told(item, upsert))
                 await self._end([item], "delivered", dropped=item.without)
             case Without(identifiers, why) if identifiers - item.without:
                 log.warning(
@@ -277,7 +283,7 @@ class Delivery:
                 await self._later([item], outcome)
         self._desk.done([upsert.ext_id], known=True if isinstance(outcome, Done) else None)
 
-    async def _tell(self, item: Item, upsert: ContactUpsert) -> Outcome:
+    async def _make_or_update(self, item: Item, upsert: ContactUpsert) -> Outcome:
         """Make it, where we never told of it: one that exists may bear somebody else's name, which is looked up first."""
         name = self._ledger.foreign_name(upsert.ext_id)
         if not name and not self._ledger.has(upsert.ext_id):
@@ -293,6 +299,7 @@ class Delivery:
                 self._ledger.keep_name(upsert.ext_id, found)
             name = found
             await self._brevo.turn("contacts")
+        item.foreign_name = name
         body = request.contact(upsert, name or upsert.ext_id, item.without)
         return _of_contact(await self._brevo.call("POST", "/contacts", json=body))
 
@@ -332,10 +339,11 @@ class Delivery:
     async def _send(self, items: list[Item]) -> None:
         """One batch.  Halves it where Brevo refuses it without saying which, so that one takes no other along."""
         await self._gate.passed()
-        name = f"{items[0].position}-{items[-1].position}-{len(items)}-{max(item.tries for item in items)}"
+        # Each call has a name of its own: the receipt of a second try must not be dropped as that of the first.
+        name = f"{items[0].position}-{items[-1].position}-{len(items)}-{secrets.token_hex(4)}"
         ids = [item.command.id for item in items]
         self._ledger.write(ids, "sending", name)
-        await self._say([_receipt("sending", items, batch=name)])
+        await self._tell(_receipt("sending", items, batch=name))
         body = {
             "events": [
                 request.event(item.command, self._ledger.foreign_name(item.ext_id) or item.ext_id)
@@ -361,6 +369,7 @@ class Delivery:
                 await self._reject(items, [why] * len(items))
             case Halve():
                 self._ledger.forget(ids)
+                await self._tell(_receipt("unsent", items, batch=name))
                 for half in (items[: len(items) // 2], items[len(items) // 2 :]):
                     for item in half:
                         item.tries += 1
@@ -368,11 +377,12 @@ class Delivery:
                     await self._send(half)
             case InDoubt(why):
                 self._ledger.write(ids, "in_doubt", name)
-                await self._say([_receipt("in_doubt", items, batch=name, why=why)])
+                await self._tell(_receipt("in_doubt", items, batch=name, why=why))
                 for item in items:
                     self._doubts.add(item)
             case _:
                 self._ledger.forget(ids)
+                await self._tell(_receipt("unsent", items, batch=name))
                 await self._later(items, outcome)
 
     async def _delivered(self, items: Sequence[Item], batch: str) -> None:
@@ -427,7 +437,7 @@ class Delivery:
         """Say what became of items of one kind, and ack them."""
         if not items:
             return
-        await self._say([_receipt(outcome, items, batch=batch, why=why, dropped=tuple(sorted(dropped)))])
+        await self._tell(_receipt(outcome, items, batch=batch, why=why, dropped=tuple(sorted(dropped))))
         self._gate.ended(len(items), rejected=outcome == "rejected")
         self._metrics.commands.labels(commands.kind(items[0].command), outcome).inc(len(items))
         await self._ack(items)
@@ -440,16 +450,21 @@ class Delivery:
             except (nats.errors.Error, OSError):  # it comes again, and the ledger knows it
                 log.debug("not_acked", id=item.command.id)
 
+    async def _tell(self, one: Message) -> None:
+        """Say a receipt, whose effect stands in the ledger, however long that takes."""
+        self._ledger.said(await self._until_said(lambda: self._publisher.publish_one(one)))
+
     async def _say(self, messages: Sequence[Message]) -> None:
         """Publish, however long that takes."""
+        await self._until_said(lambda: self._publisher.publish(messages))
+
+    async def _until_said(self, publish: Callable[[], Awaitable[T]]) -> T:
         while True:
             try:
-                await self._publisher.publish(messages)
+                return await publish()
             except NotPublishedError as error:
                 log.debug("not_said", why=str(error))
                 await asyncio.sleep(SAY_AGAIN_S)
-            else:
-                return
 
 
 def _of_contact(result: Result) -> Outcome:
@@ -476,6 +491,17 @@ def _read(messages: Sequence[Msg]) -> tuple[list[Item], list[tuple[Msg, Message]
     return items, letters
 
 
+def _told(item: Item, upsert: ContactUpsert) -> Told:
+    number, position = version(item)
+    return Told(
+        ext_id=upsert.ext_id,
+        version=number,
+        position=position,
+        mapping=upsert.mapping,
+        name=item.foreign_name,
+    )
+
+
 def _letter(item: Item, why: str) -> Message:
     return _dead(item.message, item.position, why, tries=item.tries + 1)
 
@@ -500,13 +526,17 @@ def _receipt(
     why: str = "",
     dropped: tuple[str, ...] = (),
 ) -> Message:
+    command = items[0].command
     one = Receipt(
         outcome=outcome,
-        kind=commands.kind(items[0].command),
+        kind=commands.kind(command),
         ids=tuple(item.command.id for item in items),
         batch=batch,
         why=why,
         dropped=dropped,
+        told=_told(items[0], command)
+        if outcome == "delivered" and isinstance(command, ContactUpsert)
+        else None,
     )
     first, last = items[0].position, items[-1].position
     return receipt.to_message(one, f"{outcome}/{first}-{last}-{len(items)}/{batch}", follow(items[0].trace))

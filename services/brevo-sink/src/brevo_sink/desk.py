@@ -22,6 +22,7 @@ class Item(Struct, eq=False):
     trace: str = ""
     tries: int = 0
     without: frozenset[str] = frozenset()  # identifiers Brevo refused
+    foreign_name: str = ""  # of an upsert: how somebody else called the contact
     heard: float = 0.0  # by the monotonic clock
     now_called: str = ""  # the contact it is about, where that is another than when it was made
 

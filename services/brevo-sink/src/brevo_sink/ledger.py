@@ -1,17 +1,23 @@
-"""The ledger: what became of each command, in SQLite.  Event ids are kept for ever, because replay relies on it."""
+"""The ledger: what became of each command, in SQLite.  Event ids are kept for ever, because replay relies on it.
+
+It includes RECEIPTS up to a sequence; what was said after that is folded in before anything is sent.
+"""
 
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
 
 import sqlite_utils
 
-State = Literal["sending", "in_doubt", "delivered", "rejected"]
+from brevo_sink.fold import Change, Relinked, State, Unsent, Wrote
+from shared.receipt import Told
 
 _NUMBER: dict[State, int] = {"sending": 1, "in_doubt": 2, "delivered": 3, "rejected": 4}
 _STATE: dict[int, State] = {number: state for state, number in _NUMBER.items()}
+
+_WRITE = """INSERT INTO event VALUES (?, ?, ?)
+    ON CONFLICT (id) DO UPDATE SET state = excluded.state, batch = excluded.batch"""
 
 IN_MAX = 5000  # values in one IN (...); SQLite takes 32,766
 
@@ -20,7 +26,7 @@ class Ledger:
     """One file; each call is one transaction, on disk when it returns (WAL, synchronous FULL)."""
 
     def __init__(self, path: Path | None) -> None:
-        """Open or create the file; None keeps it in memory.  What was `sending` is `in_doubt` from here on."""
+        """Open or create the file; None keeps it in memory."""
         self._sql = sqlite3.connect(path or ":memory:", isolation_level=None)
         self._db = sqlite_utils.Database(self._sql)
         for pragma in ("journal_mode = WAL", "synchronous = FULL"):
@@ -34,13 +40,45 @@ class Ledger:
         for table in ("alias", "foreign_name"):
             self._db.table(table).create({"ext_id": str, "name": str}, pk="ext_id", if_not_exists=True)
         self._sql.execute("CREATE INDEX IF NOT EXISTS event_open ON event (state) WHERE state <= 2")
-        self._sql.execute(
-            "UPDATE event SET state = ? WHERE state = ?", (_NUMBER["in_doubt"], _NUMBER["sending"])
-        )
+        self._sql.execute("CREATE TABLE IF NOT EXISTS includes (sequence INTEGER NOT NULL)")
+        row = self._sql.execute("SELECT max(sequence) FROM includes").fetchone()
+        if row[0] is None:
+            self._sql.execute("INSERT INTO includes VALUES (0)")
+        self.sequence: int = row[0] or 0
+        """Of RECEIPTS all up to here is included; on disk with the next transaction."""
 
     def close(self) -> None:
         """Close the file."""
+        with self._transaction():
+            pass
         self._db.close()
+
+    def said(self, sequence: int) -> None:
+        """We said a receipt, and it got this sequence.  All we said before stands in the ledger already."""
+        self.sequence = max(self.sequence, sequence)
+
+    def start_over(self) -> None:
+        """RECEIPTS is another than the one that was read: include it from its beginning."""
+        self.sequence = 0
+
+    def include(self, changes: Iterable[tuple[int, Change | None]], *, to: int = 0) -> None:
+        """Fold what receipts changed, each with its sequence, in their order.  What is included already is passed over.
+
+        `to` says that RECEIPTS holds nothing more up to there.
+        """
+        with self._transaction():
+            for sequence, one in changes:
+                if sequence > self.sequence:
+                    self._change(one)
+                    self.sequence = sequence
+            self.sequence = max(self.sequence, to)
+
+    def doubt(self) -> None:
+        """Nobody is sending: what is `sending` is `in_doubt` from here on."""
+        with self._transaction():
+            self._sql.execute(
+                "UPDATE event SET state = ? WHERE state = ?", (_NUMBER["in_doubt"], _NUMBER["sending"])
+            )
 
     def states(self, ids: Sequence[str]) -> dict[str, State]:
         """What is known of these events."""
@@ -54,14 +92,13 @@ class Ledger:
 
     def write(self, ids: Iterable[str], state: State, batch: str = "") -> None:
         """These events are in this state."""
-        self._many(
-            "INSERT INTO event VALUES (?, ?, ?) ON CONFLICT (id) DO UPDATE SET state = excluded.state, batch = excluded.batch",
-            [(id_, _NUMBER[state], batch) for id_ in ids],
-        )
+        with self._transaction():
+            self._sql.executemany(_WRITE, [(id_, _NUMBER[state], batch) for id_ in ids])
 
     def forget(self, ids: Iterable[str]) -> None:
         """Nothing took effect: these events are as if never sent."""
-        self._many("DELETE FROM event WHERE id = ?", [(id_,) for id_ in ids])
+        with self._transaction():
+            self._sql.executemany("DELETE FROM event WHERE id = ?", [(id_,) for id_ in ids])
 
     def has(self, ext_id: str) -> bool:
         """Whether Brevo was told of this contact."""
@@ -74,11 +111,10 @@ class Ledger:
         ).fetchone()
         return tuple(row) if row else None
 
-    def deliver(self, ext_id: str, version: int, position: int, mapping: str) -> None:
+    def deliver(self, told: Told) -> None:
         """Brevo has this version of the contact."""
-        self._sql.execute(
-            "INSERT OR REPLACE INTO contact VALUES (?, ?, ?, ?)", (ext_id, version, position, mapping)
-        )
+        with self._transaction():
+            self._change(told)
 
     def current(self, ext_id: str) -> str:
         """What the mapper calls this contact now."""
@@ -95,29 +131,46 @@ class Ledger:
     def relink(self, was: str, ext_id: str, id_: str) -> None:
         """From here on whatever is said of `was` is said of `ext_id`; the command `id_` is delivered."""
         with self._transaction():
-            self._sql.execute("UPDATE alias SET name = ? WHERE name = ?", (ext_id, was))
-            self._sql.execute("DELETE FROM alias WHERE ext_id = ?", (ext_id,))
-            self._sql.execute("INSERT OR REPLACE INTO alias VALUES (?, ?)", (was, ext_id))
-            if (name := self.foreign_name(was)) and not self.foreign_name(ext_id):
-                self.keep_name(ext_id, name)
-            if self._sql.execute("DELETE FROM contact WHERE ext_id = ? RETURNING 1", (was,)).fetchall():
-                self._sql.execute("INSERT OR IGNORE INTO contact VALUES (?, 0, 0, '')", (ext_id,))
-            self._sql.execute("INSERT OR REPLACE INTO event VALUES (?, ?, '')", (id_, _NUMBER["delivered"]))
+            self._change(Relinked(was, ext_id, id_))
 
     def _named(self, table: str, ext_id: str) -> str:
         row = self._sql.execute(f"SELECT name FROM {table} WHERE ext_id = ?", (ext_id,)).fetchone()  # noqa: S608 - one of two
         return str(row[0]) if row else ""
 
+    def _change(self, change: Change | None) -> None:
+        match change:
+            case Wrote(ids, state, batch):
+                rows = [(id_, _NUMBER[state], batch) for id_ in ids]
+                self._sql.executemany(f"{_WRITE} WHERE state != {_NUMBER['delivered']}", rows)
+            case Unsent(ids, batch):
+                self._sql.executemany(
+                    "DELETE FROM event WHERE id = ? AND batch = ? AND state <= 2",
+                    [(id_, batch) for id_ in ids],
+                )
+            case Told():
+                row = (change.ext_id, change.version, change.position, change.mapping)
+                self._sql.execute("INSERT OR REPLACE INTO contact VALUES (?, ?, ?, ?)", row)
+                if change.name:
+                    self.keep_name(change.ext_id, change.name)
+            case Relinked(was, ext_id, id_):
+                self._sql.execute("UPDATE alias SET name = ? WHERE name = ?", (ext_id, was))
+                self._sql.execute("DELETE FROM alias WHERE ext_id = ?", (ext_id,))
+                self._sql.execute("INSERT OR REPLACE INTO alias VALUES (?, ?)", (was, ext_id))
+                if (name := self.foreign_name(was)) and not self.foreign_name(ext_id):
+                    self.keep_name(ext_id, name)
+                if self._sql.execute("DELETE FROM contact WHERE ext_id = ? RETURNING 1", (was,)).fetchall():
+                    self._sql.execute("INSERT OR IGNORE INTO contact VALUES (?, 0, 0, '')", (ext_id,))
+                self._sql.execute(_WRITE, (id_, _NUMBER["delivered"], ""))
+
     @contextmanager
     def _transaction(self) -> Iterator[None]:
+        before = self.sequence
         self._sql.execute("BEGIN IMMEDIATE")
         try:
             yield
+            self._sql.execute("UPDATE includes SET sequence = ?", (self.sequence,))
         except BaseException:
             self._sql.execute("ROLLBACK")
+            self.sequence = before
             raise
         self._sql.execute("COMMIT")
-
-    def _many(self, sql: str, rows: Sequence[tuple[object, ...]]) -> None:
-        with self._transaction():
-            self._sql.executemany(sql, rows)

@@ -13,6 +13,7 @@ from brevo_sink.gate import Gate
 from brevo_sink.ledger import Ledger
 from brevo_sink.metrics import Metrics
 from brevo_sink.preflight import preflight
+from brevo_sink.recall import Recall
 from brevo_sink.settings import Settings
 from shared import bus, log, service
 from shared.config import Config, ConfigError, load
@@ -45,6 +46,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         metrics=metrics,
         look_s=settings.look_s,
     )
+    recall = Recall(broker, ledger)
     looked_at = False
 
     async def works() -> bool:
@@ -61,6 +63,8 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         return looked_at
 
     async def hear() -> None:
+        await recall.catch_up()
+        ledger.doubt()
         await works()
         await gate.passed()
         await bus.listen(broker, BREVO_SINK, delivery.on_batch)
@@ -73,8 +77,8 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         ledger.close()
 
     async def ready() -> str:
-        if gate.why:
-            return gate.why
+        if recall.why or gate.why:
+            return recall.why or gate.why
         if not looked_at:
             return "looking at Brevo's attributes and lists"
         return "" if bus.client(broker) else "no connection to NATS"

@@ -1,0 +1,59 @@
+"""From receipts to ledger rows.  Pure.
+
+Folded in their order, receipts make the ledger of the sink that said them.  It says `sending` before a call, so
+whatever happened since, an event that may be at Brevo is `sending`, `in_doubt` or `delivered` here.
+"""
+
+from typing import Literal
+
+from msgspec import Struct
+
+from shared.receipt import Receipt, Told
+
+State = Literal["sending", "in_doubt", "delivered", "rejected"]
+
+
+class Wrote(Struct, frozen=True):
+    """These events are in this state.  One that is delivered stays so: a sink is ahead of its own receipts."""
+
+    ids: tuple[str, ...]
+    state: State
+    batch: str
+
+
+class Unsent(Struct, frozen=True):
+    """A call had no effect: its events are as if never sent.  What another call made of them stays."""
+
+    ids: tuple[str, ...]
+    batch: str
+
+
+class Relinked(Struct, frozen=True):
+    """What was said of `was` is said of `ext_id`; the command `id` is delivered."""
+
+    was: str
+    ext_id: str
+    id: str
+
+
+Change = Wrote | Unsent | Told | Relinked
+
+
+def change(receipt: Receipt) -> Change | None:
+    """What a receipt changes.
+
+    Of a contact only what Brevo has is kept: an upsert may always be sent again.  `no_identity` changes nothing,
+    for such an event was never a command, and may become one when somebody comes after all.
+    """
+    if receipt.kind == "contact.upsert":
+        return receipt.told
+    if receipt.kind == "contact.relink":
+        was, ext_id, *_ = receipt.ids[0].split("/")  # "<was>/<ext_id>/<version>"
+        return Relinked(was, ext_id, receipt.ids[0]) if receipt.outcome == "delivered" else None
+    match receipt.outcome:
+        case "sending" | "in_doubt" | "delivered" | "rejected":
+            return Wrote(receipt.ids, receipt.outcome, receipt.batch)
+        case "unsent":
+            return Unsent(receipt.ids, receipt.batch)
+        case "superseded" | "no_identity":
+            return None
