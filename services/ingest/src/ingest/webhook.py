@@ -10,19 +10,14 @@ import hmac
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import parse_qsl
 
-import structlog
 from msgspec import Struct
 
 from ingest.commit import Commit, FullError
+from ingest.judge import Heard, Judge
 from ingest.keep import NotKeptError
 from ingest.metrics import Metrics
-from ingest.signature import verify
-from ingest.sources import Read, Request, digest, form, read
-from shared import dead
-from shared.event import to_message
-from shared.message import Message
+from ingest.quarantine import Quarantine
 from shared.topology import MESSAGE_BYTES_MAX
 from shared.trace import start
 
@@ -36,13 +31,10 @@ OPEN_MAX = 2_000  # requests at once
 OPEN_BYTES_MAX = 64 * 1024**2  # of their bodies together
 BODY_S = 10.0  # for a body to arrive; Twilio gives up after 5 to 15 s
 KEEP_S = 4.5  # for it to be on disk; Twilio waits 5 s for an answer
-WARN_S = 60.0  # at most one log line of bad signatures in this time
 
 KEYED = frozenset({"/webhooks/survey", "/webhooks/flex/task-complete"})  # our own key opens these
 UNSIGNED = frozenset({"/webhooks/flex/task-complete"})  # and nothing else opens these: 404
 NO_CONTENT = frozenset({"/webhooks/taskrouter"})  # 204, as TaskRouter's documentation asks
-
-log = structlog.get_logger()
 
 
 class Answer(Struct, frozen=True):
@@ -60,26 +52,20 @@ class Webhooks:
 
     def __init__(
         self,
+        judge: Judge,
         commit: Commit,
+        quarantine: Quarantine,
         metrics: Metrics,
         *,
-        public_url: str,
-        tokens: tuple[str, ...],
         api_key: str,
-        account_sid: str,
-        keep_bodies: bool,
     ) -> None:
+        self._judge = judge
         self._commit = commit
+        self._quarantine = quarantine
         self._metrics = metrics
-        self._public_url = public_url.rstrip("/")
-        self._tokens = tokens
         self._key = api_key.encode()
-        self._account_sid = account_sid
-        self._keep_bodies = keep_bodies
         self._open = 0
         self._open_bytes = 0
-        self._refused = 0
-        self._warned = float("-inf")
 
     def route(self, path: str) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         """The ASGI application of one route."""
@@ -130,15 +116,15 @@ class Webhooks:
             self._open_bytes -= held
 
     async def _take(self, path: str, scope: Scope, body: bytes, signature: str, *, keyed: bool) -> Answer:
-        query: bytes = scope["query_string"]
-        if scope["method"] == "GET":
-            body = body or query  # a webhook set to GET: its parameters are in the URL, and signed there
-        if not keyed and not self._signed(path, scope, body, signature):
-            self._note_refusal(path)
-            return Answer(403, "forbidden")
-        request = Request(path, body, time.time_ns() // 1_000_000, self._account_sid, self._keep_bodies)
-        holds = read(request)
-        messages = _messages(request, holds)
+        heard = Heard(
+            path, scope["method"], scope["query_string"], body, signature, time.time_ns() // 1_000_000
+        )
+        if not keyed:
+            if not self._judge.is_signed(heard):
+                self._quarantine.wrong(heard, time.monotonic())
+                return Answer(403, "forbidden")
+            self._quarantine.right()
+        holds, messages = self._judge.keep(heard, start())
         try:
             async with asyncio.timeout(KEEP_S):
                 await self._commit.put(messages)
@@ -148,47 +134,8 @@ class Webhooks:
         verdict = "dead" if holds.unreadable else "stored" if holds.events else "ignored"
         return Answer(204 if path in NO_CONTENT else 200, verdict)
 
-    def _signed(self, path: str, scope: Scope, body: bytes, signature: str) -> bool:
-        query = scope["query_string"].decode("latin-1")
-        url = f"{self._public_url}{path}{'?' if query else ''}{query}"
-        sha256 = (
-            next((value for name, value in parse_qsl(query) if name == "bodySHA256"), None) if query else None
-        )
-        try:
-            pairs = () if sha256 is not None or scope["method"] == "GET" else form(body)
-        except ValueError:  # more parameters than Twilio sends
-            return False
-        return verify(url, pairs, signature, self._tokens, sha256=sha256, body=body)
-
     def _has_key(self, headers: dict[bytes, bytes]) -> bool:
         return bool(self._key) and hmac.compare_digest(headers.get(b"x-tajo-key", b""), self._key)
-
-    def _note_refusal(self, path: str) -> None:
-        self._refused += 1
-        if (now := time.monotonic()) - self._warned > WARN_S:
-            self._warned = now
-            log.warning(
-                "signature_refused",
-                route=path,
-                refused_in_all=self._refused,
-                remedy="is TWILIO_AUTH_TOKEN the primary token, and TAJO_PUBLIC_URL what Twilio calls?",
-            )
-
-
-def _messages(request: Request, holds: Read) -> list[Message]:
-    trace = start()
-    letters = (
-        dead.to_message(
-            who="ingest",
-            why=one.why,
-            where=request.path,
-            msg_id=f"{request.path}/{digest(one.body)}",  # Twilio repeating itself writes it once
-            body=one.body,
-            headers={"traceparent": trace},
-        )
-        for one in holds.unreadable
-    )
-    return [*(to_message(event, trace) for event in holds.events), *letters]
 
 
 async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
