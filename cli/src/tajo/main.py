@@ -10,14 +10,22 @@ from urllib.parse import urlsplit
 
 import msgspec
 import nats.errors
+import nats.js.errors
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ingest.main import judge_of
+from ingest.settings import Settings as IngestSettings
 from shared.bootstrap import bootstrap as make_streams
+from shared.bus import NotPublishedError
 from shared.config import Config, ConfigError, load
+from shared.event import rfc3339
+from shared.settings import SettingsError
+from shared.settings import load as load_settings
 from tajo import customer
+from tajo import quarantine as refused
 from tajo.supervise import GivenUpError
 from tajo.up import SERVICES, CannotStartError
 from tajo.up import up as run_everything
@@ -27,6 +35,8 @@ mapping = typer.Typer(no_args_is_help=True, help="Check and describe the connect
 app.add_typer(mapping, name="mapping")
 customers = typer.Typer(no_args_is_help=True, help="What is known of a customer, and why.")
 app.add_typer(customers, name="customer")
+quarantine = typer.Typer(no_args_is_help=True, help="Webhooks refused for a wrong signature, kept for 24 h.")
+app.add_typer(quarantine, name="quarantine")
 
 out, err = Console(), Console(stderr=True)
 
@@ -127,6 +137,64 @@ def check(file: ConfigFile = Path("config/tajo.yaml")) -> None:
 def schema() -> None:
     """Print the JSON Schema of the file, for editors."""
     sys.stdout.write(msgspec.json.format(msgspec.json.encode(schema_of_file()), indent=2).decode() + "\n")
+
+
+@quarantine.command()
+def ls(
+    nats_url: Annotated[
+        str, typer.Option(envvar="TAJO_NATS_URL", help="NATS server.")
+    ] = "nats://127.0.0.1:4222",
+    last: Annotated[int, typer.Option(help="Show so many, the latest.")] = 50,
+) -> None:
+    """Show what is there: when, where, how large, and the sids it names.  Nothing else of it is shown."""
+    try:
+        requests = asyncio.run(refused.listed(nats_url))
+    except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
+        raise _no_quarantine(nats_url, error) from error
+    table = Table("received", "route", "method", "bytes", "sids")
+    for one in requests[-last:] if last > 0 else ():
+        table.add_row(
+            rfc3339(one.heard_ms),
+            one.path,
+            one.method,
+            str(len(one.body or one.query)),
+            refused.sids(one),
+        )
+    out.print(table)
+    out.print(f"{len(requests)} in quarantine")
+
+
+@quarantine.command()
+def recheck() -> None:
+    """Check each signature again, with the settings as they are now; take what is right into the log.
+
+    Reads the settings of ingest: TWILIO_AUTH_TOKEN, TAJO_PUBLIC_URL, TAJO_CONFIG, TAJO_NATS_URL.
+    """
+    try:
+        settings = load_settings(IngestSettings, os.environ)
+        judge = judge_of(settings, load(settings.config))
+    except (SettingsError, ConfigError) as error:
+        err.print(str(error), highlight=False, markup=False, soft_wrap=True)
+        raise typer.Exit(os.EX_CONFIG) from error
+    try:
+        done = asyncio.run(refused.recheck(settings.nats_url, judge))
+    except (NotPublishedError, nats.errors.Error, nats.js.errors.Error, OSError) as error:
+        raise _no_quarantine(settings.nats_url, error) from error
+    out.print(f"{done.recovered} of {done.seen} are rightly signed, and in the log now")
+    if done.recovered < done.seen:
+        out.print(
+            f"{done.seen - done.recovered} stay: no token of TWILIO_AUTH_TOKEN signed them for {judge.public_url}",
+            soft_wrap=True,
+        )
+
+
+def _no_quarantine(url: str, error: Exception) -> typer.Exit:
+    err.print(
+        f"[red]quarantine at {url}:[/red] {type(error).__name__}; is the broker running, the address right, "
+        "and `tajo bootstrap` done?",
+        soft_wrap=True,
+    )
+    return typer.Exit(1)
 
 
 def schema_of_file() -> dict[str, object]:

@@ -225,24 +225,8 @@ class Publisher:
         self._broker = broker
 
     async def publish(self, messages: Sequence[Message]) -> None:
-        """Publish in order within each stream, each at least once, and return when all are acked.
-
-        Few go one by one, many as atomic batches (one fsync a batch).  A message whose Nats-Msg-Id the
-        stream has seen within its dedup window counts as published.  Raises NotPublishedError; some of
-        the messages may then be stored, so repeat all of them with the same ids.
-        """
-        connection = client(self._broker)
-        if connection is None:
-            raise NotPublishedError("no connection to NATS")
-        try:
-            for _, of_one_stream in itertools.groupby(sorted(messages, key=_root), key=_root):
-                of_stream = list(of_one_stream)
-                for start in range(0, len(of_stream), ATOMIC_MAX):
-                    chunk = of_stream[start : start + ATOMIC_MAX]
-                    if len(chunk) < ATOMIC_FROM or not await _publish_atomic(connection, chunk):
-                        await _publish_each(connection, chunk)
-        except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
-            raise NotPublishedError(f"{type(error).__name__} from NATS") from error
+        """As `publish` below, over the broker's connection."""
+        await publish(client(self._broker), messages)
 
     async def publish_one(self, message: Message) -> int:
         """Publish one, as `publish` does; returns its sequence in the stream."""
@@ -255,6 +239,26 @@ class Publisher:
         except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
             raise NotPublishedError(f"{type(error).__name__} from NATS") from error
         return ack.seq
+
+
+async def publish(connection: Client | None, messages: Sequence[Message]) -> None:
+    """Publish in order within each stream, each at least once, and return when all are acked.
+
+    Few go one by one, many as atomic batches (one fsync a batch).  A message whose Nats-Msg-Id the
+    stream has seen within its dedup window counts as published.  Raises NotPublishedError; some of
+    the messages may then be stored, so repeat all of them with the same ids.
+    """
+    if connection is None:
+        raise NotPublishedError("no connection to NATS")
+    try:
+        for _, of_one_stream in itertools.groupby(sorted(messages, key=_root), key=_root):
+            of_stream = list(of_one_stream)
+            for start in range(0, len(of_stream), ATOMIC_MAX):
+                chunk = of_stream[start : start + ATOMIC_MAX]
+                if len(chunk) < ATOMIC_FROM or not await _publish_atomic(connection, chunk):
+                    await _publish_each(connection, chunk)
+    except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
+        raise NotPublishedError(f"{type(error).__name__} from NATS") from error
 
 
 def _root(message: Message) -> str:

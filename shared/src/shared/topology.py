@@ -45,8 +45,15 @@ RECEIPTS = Stream(
     "RECEIPTS", ("receipt.>",), "what became of each command, and before each call what is about to be sent"
 )
 DEAD = Stream("DEAD", ("dead.>",), "original bytes and headers, why, where, who, tries", max_age_s=90 * DAY_S)
+QUARANTINE = Stream(
+    "QUARANTINE",
+    ("quarantine.ingest",),
+    "wrongly signed requests, raw, to re-check",
+    max_age_s=DAY_S,
+    max_bytes=64 * 1024**2,  # then the oldest go: whoever floods it must not fill the disk
+)
 
-STREAMS = (TWILIO, BREVO, RECEIPTS, DEAD)
+STREAMS = (TWILIO, BREVO, RECEIPTS, DEAD, QUARANTINE)
 
 MAPPER = Consumer("TWILIO", "mapper", batch=500, ack_wait_s=10, max_ack_pending=2000)
 BREVO_SINK = Consumer("BREVO", "brevo-sink", batch=500, ack_wait_s=12, max_ack_pending=4000)

@@ -10,8 +10,10 @@ from faststream.asgi import AsgiFastStream
 from prometheus_client import CollectorRegistry
 
 from ingest.commit import Commit
+from ingest.judge import Judge
 from ingest.keep import Keep
 from ingest.metrics import Metrics
+from ingest.quarantine import Quarantine
 from ingest.settings import Settings
 from ingest.sources import ROUTES
 from ingest.spool import Spool
@@ -57,20 +59,28 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
             return f"spooling: {away or 'the log is back'}; {held}"
         return f"no spool: {spool.why}" if spool.why else ""
 
-    keep = Keep(bus.Publisher(broker).publish, look, spool, metrics)
+    publish = bus.Publisher(broker).publish
+    keep = Keep(publish, look, spool, metrics)
+    quarantine = Quarantine(publish, metrics)
     webhooks = Webhooks(
-        Commit(keep.put),
-        metrics,
-        public_url=settings.public_url,
+        judge_of(settings, config), Commit(keep.put), quarantine, metrics, api_key=settings.api_key
+    )
+    routes = [(path, webhooks.route(path)) for path in ROUTES]
+    app = service.build(
+        broker, ready=ready, note=note, registry=registry, routes=routes, work=[keep.drain, quarantine.store]
+    )
+    app.after_shutdown(spool.close)
+    return app
+
+
+def judge_of(settings: Settings, config: Config) -> Judge:
+    """What the judgement needs to know."""
+    return Judge(
+        public_url=settings.public_url.rstrip("/"),
         tokens=tuple(token.strip() for token in settings.auth_tokens.split(",") if token.strip()),
-        api_key=settings.api_key,
         account_sid=settings.account_sid or config.flex.account_sid,
         keep_bodies=config.flex.message_bodies,
     )
-    routes = [(path, webhooks.route(path)) for path in ROUTES]
-    app = service.build(broker, ready=ready, note=note, registry=registry, routes=routes, work=[keep.drain])
-    app.after_shutdown(spool.close)
-    return app
 
 
 def main() -> None:

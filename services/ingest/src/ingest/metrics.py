@@ -37,3 +37,12 @@ class Metrics:
         self.spool_bytes = Gauge(
             "tajo_ingest_spool_bytes", "What the spool holds, in bytes of its file", registry=registry
         )
+        self.quarantined = Counter(
+            "tajo_ingest_quarantined",
+            "Wrongly signed requests, by whether they are in quarantine",
+            ["outcome"],
+            registry=registry,
+        )
+        self.refused_run = Gauge(
+            "tajo_ingest_refused_run", "Wrong signatures since the last right one", registry=registry
+        )
