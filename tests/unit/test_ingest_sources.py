@@ -192,3 +192,35 @@ def test_json_as_deep_as_the_body_allows_is_unreadable_and_no_crash(path):
     deep = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
 
     assert read(request(path, deep)).unreadable
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/webhooks/taskrouter", b"EventType=task.created&TimestampMs=999999999999999"),
+        (
+            "/webhooks/conversations",
+            b"EventType=onMessageAdded&ConversationSid=CH1&DateCreated=0001-01-01T00:00:00Z",
+        ),
+        ("/webhooks/survey", b'{"score":5,"task_sid":"WT1","time":"9999-12-31T23:59:59.9999-14:00"}'),
+    ],
+)
+def test_a_time_no_calendar_has_gives_way_to_when_we_heard(path, body):
+    given_ = request(path, body)
+
+    assert [event.time_ms for event in read(given_).events] == [given_.heard_ms]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "why"),
+    [
+        ("/webhooks/survey", b'{"score":' + b"9" * 400 + b',"task_sid":"WT1"}', "OverflowError"),
+        ("/webhooks/taskrouter", b"EventType=task.created&Body=b&x=" + b"\xff" * 2**20, "once redacted"),
+        ("/webhooks/event-streams", b"[" + b"1," * 10_000 + b"1]", "ValidationError"),
+    ],
+)
+def test_what_is_too_large_for_us_is_a_dead_letter_that_fits(path, body, why):
+    (unreadable,) = read(Request(path, body, 1, "AC1", keep_bodies=False)).unreadable
+
+    assert why in unreadable.why
+    assert len(unreadable.body) <= len(body)

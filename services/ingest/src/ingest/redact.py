@@ -12,6 +12,7 @@ import msgspec
 
 CARD = "[card redacted]"
 BODY = "[redacted]"
+DIGITS_MIN, DIGITS_MAX = 13, 19  # of a payment card: ISO/IEC 7812
 
 Pairs = Sequence[tuple[str, str]]
 
@@ -70,7 +71,7 @@ def value(given: Any, *, keep_bodies: bool, name: str = "") -> Any:
 def _text(name: str, text: str, keep_bodies: bool) -> str:
     if name in _BODIES and not keep_bodies:
         return BODY if text else text
-    if len(text) < 13 or _known(name):
+    if len(text) < DIGITS_MIN or _known(name):
         return text
     if name in _JSON_TEXTS and text[0] in "{[":
         return _json_text(text, keep_bodies)
@@ -100,25 +101,31 @@ def cards(text: str) -> str:
 def _clean(run: str) -> str:
     """A run of digit groups; a card is one group or several neighbours."""
     parts = re.split(r"([ -])", run)
-    groups, gaps = parts[::2], parts[1::2]
-    for first in range(len(groups)):
-        for last in range(len(groups), first, -1):
-            if is_card("".join(groups[first:last])):
-                head = "".join(group + gap for group, gap in zip(groups[:first], gaps, strict=False))
-                tail = "".join(
-                    gap + group for gap, group in zip(gaps[last - 1 :], groups[last:], strict=False)
-                )
-                return head + CARD + (_clean_tail(tail) if tail else "")
-    return run
+    groups, gaps = parts[::2], [*parts[1::2], ""]
+    clean: list[str] = []
+    at = 0
+    while at < len(groups):
+        end = _card_end(groups, at)
+        clean += (CARD, gaps[end - 1]) if end else (groups[at], gaps[at])
+        at = end or at + 1
+    return "".join(clean)
 
 
-def _clean_tail(tail: str) -> str:
-    return tail[0] + cards(tail[1:])
+def _card_end(groups: Sequence[str], first: int) -> int:
+    """Behind the last group of the longest card that begins with this one; 0 where none does."""
+    digits, end = "", 0
+    for last in range(first, len(groups)):
+        digits += groups[last]
+        if len(digits) > DIGITS_MAX:
+            break
+        if is_card(digits):
+            end = last + 1
+    return end
 
 
 def is_card(digits: str) -> bool:
     """Whether these are 13 to 19 digits of a payment card: its prefix, and Luhn's sum."""
-    return 13 <= len(digits) <= 19 and _PREFIX.match(digits) is not None and _luhn(digits)
+    return DIGITS_MIN <= len(digits) <= DIGITS_MAX and _PREFIX.match(digits) is not None and _luhn(digits)
 
 
 def _luhn(digits: str) -> bool:

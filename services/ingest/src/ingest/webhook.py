@@ -120,7 +120,11 @@ class Webhooks:
             path, scope["method"], scope["query_string"], body, signature, time.time_ns() // 1_000_000
         )
         if not keyed:
-            if not self._judge.is_signed(heard):
+            try:
+                signed = self._judge.is_signed(heard)
+            except ValueError:  # not judged, so not a 403
+                return Answer(503, "too_many_fields")
+            if not signed:
                 self._quarantine.wrong(heard, time.monotonic())
                 return Answer(403, "forbidden")
             self._quarantine.right()
