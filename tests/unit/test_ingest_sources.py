@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from ingest.sources import ROUTES, Request, read
+from ingest.sources import EVENT_BYTES_MAX, ROUTES, Request, read
 
 DATA = Path(__file__).parent.parent / "data/twilio"
 ACCOUNT = "ACe9befa5ddf22dfdc0075c08cf16815aa"
@@ -229,3 +229,20 @@ def test_a_person_may_be_asked_again_another_day():
         return read(request("/webhooks/survey", body)).events[0].id
 
     assert id_of("2026-11-20T10:00:00Z") == id_of("2026-11-20T10:00:01Z") != id_of("2026-11-21T10:00:00Z")
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "why"),
+    [
+        ("/webhooks/survey", b'{"score":' + b"9" * 400 + b',"task_sid":"WT1"}', "OverflowError"),
+        ("/webhooks/taskrouter", b"EventType=task.created&Body=b&x=" + b"\xff" * 2**20, "once redacted"),
+        ("/webhooks/event-streams", b"[" + b"1," * 10_000 + b"1]", "ValidationError"),
+        ("/webhooks/taskrouter", b"EventType=task.created" + b"&Body=b" * 590_000, "ValueError"),
+        ("/webhooks/taskrouter", b"[" + b'{"Body":""},' * 340_000 + b"1]", "TaskRouter"),
+    ],
+)
+def test_what_is_too_large_for_us_is_a_dead_letter_that_fits(path, body, why):
+    (unreadable,) = read(Request(path, body, 1, "AC1", keep_bodies=False)).unreadable
+
+    assert why in unreadable.why
+    assert len(unreadable.body) <= EVENT_BYTES_MAX

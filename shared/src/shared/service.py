@@ -9,7 +9,9 @@ import structlog
 import uvicorn
 from faststream.asgi import AsgiFastStream, AsgiResponse, get
 from faststream.nats import NatsBroker
-from prometheus_client import CollectorRegistry, make_asgi_app
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+from shared.protocol import BoundedProtocol
 
 log = structlog.get_logger()
 
@@ -51,6 +53,11 @@ def build(
             f"{why or '; '.join(filter(None, ('ready', note())))}\n".encode(), 503 if why else 200
         )
 
+    @get
+    async def metrics(_scope: Any) -> AsgiResponse:
+        # Not prometheus_client's own application: a header that is no UTF-8 is a 500 there.
+        return AsgiResponse(generate_latest(registry), 200, {"content-type": CONTENT_TYPE_LATEST})
+
     running: list[asyncio.Task[None]] = []
 
     def look_at(task: asyncio.Task[None]) -> None:
@@ -77,7 +84,7 @@ def build(
             *routes,
             ("/health/live", live),
             ("/health/ready", readiness),
-            ("/metrics", make_asgi_app(registry)),
+            ("/metrics", metrics),
         ],
         after_startup=[begin],
         on_shutdown=[end, *at_end],
@@ -91,7 +98,7 @@ def serve(app: AsgiFastStream, *, host: str, port: int) -> None:
         host=host,
         port=port,
         loop="uvloop",
-        http="httptools",
+        http=BoundedProtocol,
         ws="none",
         access_log=False,
         log_level="warning",

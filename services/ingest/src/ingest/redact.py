@@ -12,7 +12,7 @@ import msgspec
 
 CARD = "[card redacted]"
 BODY = "[redacted]"
-DIGITS_MAX = 19  # of a card: ISO/IEC 7812
+DIGITS_MIN, DIGITS_MAX = 13, 19  # of a payment card: ISO/IEC 7812
 
 Pairs = Sequence[tuple[str, str]]
 
@@ -71,7 +71,7 @@ def value(given: Any, *, keep_bodies: bool, name: str = "") -> Any:
 def _text(name: str, text: str, keep_bodies: bool) -> str:
     if name in _BODIES and not keep_bodies:
         return BODY if text else text
-    if len(text) < 13 or _known(name):
+    if len(text) < DIGITS_MIN or _known(name):
         return text
     if name in _JSON_TEXTS and text[0] in "{[":
         return _json_text(text, keep_bodies)
@@ -102,29 +102,30 @@ def _clean(run: str) -> str:
     """A run of digit groups; a card is one group or several neighbours.  Linear: no card has more than 19 digits."""
     parts = re.split(r"([ -])", run)
     groups, gaps = parts[::2], [*parts[1::2], ""]
-    kept: list[str] = []
-    first = 0
-    while first < len(groups):
-        end = _card_end(groups, first)
-        kept.append((CARD if end else groups[first]) + gaps[(end or first + 1) - 1])
-        first = end or first + 1
-    return "".join(kept)
+    clean: list[str] = []
+    at = 0
+    while at < len(groups):
+        end = _card_end(groups, at)
+        clean += (CARD, gaps[end - 1]) if end else (groups[at], gaps[at])
+        at = end or at + 1
+    return "".join(clean)
 
 
 def _card_end(groups: Sequence[str], first: int) -> int:
-    """Where the longest card that begins with this group ends; 0 if none does."""
+    """Behind the last group of the longest card that begins with this one; 0 where none does."""
     digits, end = "", 0
     for last in range(first, len(groups)):
         digits += groups[last]
         if len(digits) > DIGITS_MAX:
             break
-        end = last + 1 if is_card(digits) else end
+        if is_card(digits):
+            end = last + 1
     return end
 
 
 def is_card(digits: str) -> bool:
     """Whether these are 13 to 19 digits of a payment card: its prefix, and Luhn's sum."""
-    return 13 <= len(digits) <= DIGITS_MAX and _PREFIX.match(digits) is not None and _luhn(digits)
+    return DIGITS_MIN <= len(digits) <= DIGITS_MAX and _PREFIX.match(digits) is not None and _luhn(digits)
 
 
 def _luhn(digits: str) -> bool:

@@ -7,23 +7,26 @@ Natural keys make callback and Event Streams agree: a message is its MessageSid,
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 from urllib.parse import urlencode
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 from yarl import query_to_pairs
 
 from ingest import redact
 from shared.event import RawEvent, epoch_ms
+from shared.topology import MESSAGE_BYTES_MAX
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
 
 FIELDS_MAX = 1000  # of a form; a TaskRouter callback has some 40
-ELEMENTS_MAX = (
-    10_000  # of an Event Streams array; Twilio batches far fewer, and a body of 4 MiB holds no more
-)
+ELEMENTS_MAX = 10_000  # of an Event Streams array; Twilio batches far fewer, and 4 MiB hold no more events
+EVENT_BYTES_MAX = MESSAGE_BYTES_MAX - 64 * 1024  # redaction can make a body larger; headers need room
+
+# Checked while it is read, because two million 1s in 4 MiB would be 130 MB of objects first.
+_Elements = Annotated[list[msgspec.Raw], Meta(max_length=ELEMENTS_MAX)]
 
 DAY_MS = 24 * 3600 * 1000
 TIME_MIN_MS, TIME_MAX_MS = 946_684_800_000, 4_102_444_800_000  # 2000 to 2100; another time is none
@@ -63,6 +66,9 @@ class _Bad(Exception):  # noqa: N818 - a reason, caught in this module
     """Why a body cannot be read; names a place, never a value."""
 
 
+_ERRORS = (_Bad, ValueError, ArithmeticError, RecursionError, msgspec.MsgspecError)  # that a body can cause
+
+
 def form(body: bytes) -> Sequence[tuple[str, str]]:
     """A form's decoded parameters, blank and repeated ones too.  Raises ValueError for more than FIELDS_MAX."""
     return query_to_pairs(
@@ -74,7 +80,7 @@ def read(request: Request) -> Read:
     """What the request holds.  Never raises: what cannot be read is in `unreadable`."""
     try:
         return _READERS[request.path](request)
-    except (_Bad, ValueError, RecursionError, msgspec.MsgspecError) as error:
+    except _ERRORS as error:
         why = (
             str(error) if isinstance(error, _Bad) else f"not what this route is sent: {type(error).__name__}"
         )
@@ -82,16 +88,16 @@ def read(request: Request) -> Read:
 
 
 def _unreadable(body: bytes, why: str, *, keep_bodies: bool) -> Unreadable:
-    """Redacted as what it looks like: JSON, a form, or text."""
+    """Redacted as what it looks like: JSON, a form, or text; cut where that grew beyond what a message may be."""
     try:
         given = msgspec.json.decode(body)
         clean = redact.value(given, keep_bodies=keep_bodies)
-        return Unreadable(body if clean is given else msgspec.json.encode(clean), why)
+        return Unreadable((body if clean is given else msgspec.json.encode(clean))[:EVENT_BYTES_MAX], why)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         text = body.decode(errors="surrogateescape")
     if not keep_bodies:
         text = _BODY_IN_FORM.sub(rf"\g<1>{redact.BODY}", text)
-    return Unreadable(redact.cards(text).encode(errors="surrogateescape"), why)
+    return Unreadable(redact.cards(text).encode(errors="surrogateescape")[:EVENT_BYTES_MAX], why)
 
 
 # -- forms --------------------------------------------------------------------------------------------------
@@ -109,7 +115,6 @@ def _fields(request: Request) -> tuple[dict[str, Any], bytes, str]:
 
 
 def _encode(pairs: Sequence[tuple[str, str]]) -> bytes:
-
     return urlencode(pairs).encode()
 
 
@@ -268,19 +273,17 @@ def _task_complete(request: Request) -> Read:
 def _event_streams(request: Request) -> Read:
     """An array of CloudEvents, or one; each is stored as its own bytes.  https://www.twilio.com/docs/events"""
     raws = (
-        msgspec.json.decode(request.body, type=list[msgspec.Raw])
+        msgspec.json.decode(request.body, type=_Elements)
         if request.body.lstrip()[:1] == b"["
         else [msgspec.Raw(request.body)]
     )
-    if len(raws) > ELEMENTS_MAX:
-        raise _Bad(f"more than {ELEMENTS_MAX} elements")
     events: list[RawEvent] = []
     unreadable: list[Unreadable] = []
     ignored = 0
     for raw in raws:
         try:
             event = _element(request, bytes(raw))
-        except (_Bad, ValueError, RecursionError, msgspec.MsgspecError) as error:
+        except _ERRORS as error:
             why = str(error) if isinstance(error, _Bad) else f"not a CloudEvent: {type(error).__name__}"
             unreadable.append(_unreadable(bytes(raw), why, keep_bodies=request.keep_bodies))
             continue
@@ -326,6 +329,8 @@ def _event(
     request: Request, fields: Mapping[str, Any], body: bytes, content_type: str,
     *, id_: str, product: str, type_: str, subject: str, time_ms: int,
 ) -> RawEvent:  # fmt: skip
+    if len(body) > EVENT_BYTES_MAX:
+        raise _Bad(f"more than {EVENT_BYTES_MAX} bytes once redacted")
     account = _text(fields, "AccountSid") or _text(fields, "account_sid")
     return RawEvent(
         id=_header(id_),
