@@ -12,7 +12,7 @@ import mapper.settings
 import poller.settings
 import sandbox.settings
 from shared.settings import variable_of
-from shared.topology import CONSUMERS, STREAMS
+from shared.topology import BUCKETS, CONSUMERS, STREAMS
 
 ROOT = Path(__file__).parent.parent.parent
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
@@ -51,14 +51,16 @@ def test_no_setting_is_explained_that_nobody_reads():
     assert {name for name in explained if name not in code} == set()
 
 
-def test_every_stream_and_consumer_is_described():
-    for name in [*(stream.name for stream in STREAMS), *(consumer.durable for consumer in CONSUMERS)]:
+def test_every_stream_consumer_and_bucket_is_described():
+    named = [*(one.name for one in (*STREAMS, *BUCKETS)), *(consumer.durable for consumer in CONSUMERS)]
+    for name in named:
         assert f"`{name}`" in ARCHITECTURE
 
 
 def test_every_metric_is_described_and_no_other():
     said = set(re.findall(r"`(tajo_[a-z_]+?)(?:_total)?(?:\{.*?\})?`", ARCHITECTURE))
-    code = "".join(path.read_text() for path in ROOT.glob("services/*/src/**/*.py"))
+    sources = [*ROOT.glob("services/*/src/**/*.py"), *ROOT.glob("shared/src/**/*.py")]
+    code = "".join(path.read_text() for path in sources)
 
     assert said == set(re.findall(r'"(tajo_[a-z_]+)"', code))
 

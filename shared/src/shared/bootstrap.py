@@ -2,9 +2,17 @@
 
 import nats
 import nats.js.errors
-from nats.js.api import AckPolicy, ConsumerConfig, DiscardPolicy, StorageType, StoreCompression, StreamConfig
+from nats.js.api import (
+    AckPolicy,
+    ConsumerConfig,
+    DiscardPolicy,
+    KeyValueConfig,
+    StorageType,
+    StoreCompression,
+    StreamConfig,
+)
 
-from shared.topology import CONSUMERS, STREAMS, Consumer, Stream
+from shared.topology import BUCKETS, CONSUMERS, STREAMS, Bucket, Consumer, Stream
 
 
 def stream_config(stream: Stream) -> StreamConfig:
@@ -36,8 +44,20 @@ def consumer_config(consumer: Consumer) -> ConsumerConfig:
     )
 
 
+def bucket_config(bucket: Bucket) -> KeyValueConfig:
+    """Our words in JetStream's."""
+    return KeyValueConfig(
+        bucket=bucket.name,
+        description=bucket.holds,
+        history=1,
+        max_bytes=bucket.max_bytes,
+        storage=StorageType.FILE,
+        direct=True,
+    )
+
+
 async def bootstrap(url: str) -> None:
-    """Create or update every stream and consumer.  Repeating it changes nothing.  Raises nats.errors.Error."""
+    """Create or update every stream and consumer, and create the buckets.  Repeating it changes nothing.  Raises nats.errors.Error."""
     connection = await nats.connect(
         url, connect_timeout=5, max_reconnect_attempts=25, reconnect_time_wait=0.2
     )
@@ -50,5 +70,10 @@ async def bootstrap(url: str) -> None:
                 await jetstream.add_stream(stream_config(stream))
         for consumer in CONSUMERS:
             await jetstream.add_consumer(consumer.stream, consumer_config(consumer))  # creates or updates
+        for bucket in BUCKETS:
+            try:
+                await jetstream.key_value(bucket.name)
+            except nats.js.errors.BucketNotFoundError:
+                await jetstream.create_key_value(bucket_config(bucket))
     finally:
         await connection.close()

@@ -221,24 +221,32 @@ async def _exists(broker: NatsBroker, consumer: Consumer) -> bool:
 class Publisher:
     """Publishes so that what returns without an error is on disk."""
 
-    def __init__(self, broker: NatsBroker) -> None:
+    def __init__(self, broker: NatsBroker, *, may: Callable[[], bool] = lambda: True) -> None:
+        """`may` says whether we may say anything just now: a lease's `held`."""
         self._broker = broker
+        self._may = may
 
     async def publish(self, messages: Sequence[Message]) -> None:
         """As `publish` below, over the broker's connection."""
-        await publish(client(self._broker), messages)
+        await publish(self._connection(), messages)
 
     async def publish_one(self, message: Message) -> int:
         """Publish one, as `publish` does; returns its sequence in the stream."""
-        connection = client(self._broker)
-        if connection is None:
-            raise NotPublishedError("no connection to NATS")
+        connection = self._connection()
         try:
             stream = connection.jetstream(timeout=PUBLISH_TIMEOUT_S)
             ack = await stream.publish(message.subject, message.body, headers=dict(message.headers))
         except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
             raise NotPublishedError(f"{type(error).__name__} from NATS") from error
         return ack.seq
+
+    def _connection(self) -> Client:
+        if not self._may():
+            raise NotPublishedError("the lease is not ours")
+        connection = client(self._broker)
+        if connection is None:
+            raise NotPublishedError("no connection to NATS")
+        return connection
 
 
 async def publish(connection: Client | None, messages: Sequence[Message]) -> None:

@@ -9,8 +9,10 @@ import structlog
 import uvicorn
 from faststream.asgi import AsgiFastStream, AsgiResponse, get
 from faststream.nats import NatsBroker
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
+from shared import bus
+from shared.lease import Lease
 from shared.protocol import BoundedProtocol
 
 log = structlog.get_logger()
@@ -33,14 +35,22 @@ def build(
     routes: Sequence[tuple[str, Any]] = (),
     at_end: Sequence[Hook] = (),
     work: Sequence[Work] = (),
+    lease: Lease | None = None,
+    stand_by: Sequence[Work] = (),
 ) -> AsgiFastStream:
     """An application with `/health/live`, `/health/ready`, `/metrics` and the routes given.
 
     `note` is what a person should know of a service that is ready; empty when all is well.
     `work` runs beside from when the broker is connected, and is cancelled first of all at the end;
     `at_end` runs after that, before the broker is closed.
+    With a `lease`, `work` begins when the lease is ours, and `stand_by` runs until then.  When another has taken the
+    lease the process leaves, so that nothing in memory survives into another term; whoever runs us starts us again.
+    At the end the lease is let go after `at_end`.
     The broker connects in the background: the service answers, unready, while NATS is away.
     """
+    if lease:
+        held = Gauge("tajo_lease_held", "1 where this process works, 0 where it stands by", registry=registry)
+        held.set_function(lease.held)
 
     @get
     async def live(_scope: Any) -> AsgiResponse:
@@ -48,7 +58,9 @@ def build(
 
     @get
     async def readiness(_scope: Any) -> AsgiResponse:
-        why = await ready()
+        if lease and not working and lease.other and bus.client(broker):
+            return AsgiResponse(b"standby\n", 200)
+        why = await ready() or _why_not_acting(lease)
         return AsgiResponse(
             f"{why or '; '.join(filter(None, ('ready', note())))}\n".encode(), 503 if why else 200
         )
@@ -58,24 +70,46 @@ def build(
         # Not prometheus_client's own application: a header that is no UTF-8 is a 500 there.
         return AsgiResponse(generate_latest(registry), 200, {"content-type": CONTENT_TYPE_LATEST})
 
-    running: list[asyncio.Task[None]] = []
+    working: list[asyncio.Task[None]] = []
+    leading: list[asyncio.Task[None]] = []
 
     def look_at(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
             log.error("work_failed", error=type(error).__name__)
-            signal.raise_signal(signal.SIGTERM)  # leave in order; whoever runs us starts us again
+            leave()
 
-    async def begin() -> None:
+    def run(work: Sequence[Work], among: list[asyncio.Task[None]]) -> None:
         for one in work:
-            running.append(task := asyncio.create_task(one()))
+            among.append(task := asyncio.create_task(one()))
             task.add_done_callback(look_at)
 
+    async def lead(lease: Lease) -> None:
+        standing_by: list[asyncio.Task[None]] = []
+        await lease.lock()
+        try:
+            run(stand_by, standing_by)
+            await lease.acquire()
+        finally:
+            await _cancel(standing_by)
+        run(work, working)
+        await lease.hold()
+        leave()
+
+    async def begin() -> None:
+        if lease:
+            run([lambda: lead(lease)], leading)
+        else:
+            run(work, working)
+
     async def end() -> None:
-        for task in running:
-            task.cancel()
-        for result in await asyncio.gather(*running, return_exceptions=True):
+        for result in await _cancel(working):
             if isinstance(result, Exception):
                 raise result
+
+    async def let_go() -> None:
+        await _cancel(leading)
+        if lease:
+            await lease.release()
 
     return AsgiFastStream(
         broker,
@@ -87,8 +121,25 @@ def build(
             ("/metrics", metrics),
         ],
         after_startup=[begin],
-        on_shutdown=[end, *at_end],
+        on_shutdown=[end, *at_end, let_go],
     )
+
+
+def leave() -> None:
+    """Leave in order; whoever runs us starts us again."""
+    signal.raise_signal(signal.SIGTERM)
+
+
+def _why_not_acting(lease: Lease | None) -> str:
+    if lease is None or lease.held():
+        return ""
+    return "the lease is not ours" if lease.instance else "another process uses our data directory"
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> list[BaseException | None]:
+    for task in tasks:
+        task.cancel()
+    return await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def serve(app: AsgiFastStream, *, host: str, port: int) -> None:

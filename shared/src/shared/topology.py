@@ -32,6 +32,15 @@ class Consumer:
     max_ack_pending: int
 
 
+@dataclass(frozen=True)
+class Bucket:
+    """A key-value bucket that keeps the last value of each key."""
+
+    name: str
+    holds: str
+    max_bytes: int = 1024**2
+
+
 TWILIO = Stream(
     "TWILIO",
     ("twilio.>",),
@@ -59,5 +68,9 @@ MAPPER = Consumer("TWILIO", "mapper", batch=500, ack_wait_s=10, max_ack_pending=
 BREVO_SINK = Consumer("BREVO", "brevo-sink", batch=500, ack_wait_s=12, max_ack_pending=4000)
 
 CONSUMERS = (MAPPER, BREVO_SINK)
+
+LEASES = Bucket("leases", "who works: a key for each service of which one process works and others stand by")
+
+BUCKETS = (LEASES,)
 
 MESSAGE_BYTES_MAX = 8 * 1024**2  # deploy/nats/nats.conf max_payload says the same

@@ -5,7 +5,7 @@ httpx, and not Brevo's own client, which repeats POST /events by itself and take
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import httpx
@@ -44,6 +44,11 @@ class Lost(Struct, frozen=True):
 
 Result = Reply | NotSent | Lost
 
+
+class _MayNotError(Exception):
+    """Raised in the midst of a request, before its body has left."""
+
+
 _NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
@@ -58,8 +63,19 @@ def check_url(url: str, *, allow_http: bool) -> str:
 class Brevo:
     """One account."""
 
-    def __init__(self, *, url: str, api_key: str, budget: Budget, metrics: Metrics, log_calls: bool) -> None:
+    def __init__(
+        self,
+        *,
+        url: str,
+        api_key: str,
+        budget: Budget,
+        metrics: Metrics,
+        log_calls: bool,
+        may: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`may` says whether we may call just now: a lease's `held`."""
         self.budget = budget
+        self._may = may
         self._metrics = metrics
         self._log_calls = log_calls
         self._client = httpx.AsyncClient(
@@ -88,7 +104,12 @@ class Brevo:
         """Make a call whose `turn` was taken."""
         bucket, began = bucket_of(path), time.perf_counter()
         try:
-            answer = await self._client.request(method, path, json=json, params=list(params))
+            answer = await self._client.request(
+                method, path, json=json, params=list(params), extensions={"trace": self._still_may}
+            )
+        except _MayNotError:
+            self._metrics.calls.labels(bucket, "not_ours").inc()
+            return NotSent("the lease is not ours")
         except _NEVER_LEFT as error:
             self._metrics.calls.labels(bucket, "unreachable").inc()
             return NotSent(type(error).__name__)
@@ -107,6 +128,17 @@ class Brevo:
                 request_id=answer.headers.get("sib-request-id", ""),
             )
         return Reply(answer.status_code, answer.headers, answer.content)
+
+    async def _still_may(self, event: str, _info: Any) -> None:
+        """Look at the last moment, when the connection is there: to wait for one may take longer than a lease.
+
+        https://www.encode.io/httpcore/extensions/#trace
+        """
+        if (
+            event in ("http11.send_request_headers.started", "http11.send_request_body.started")
+            and not self._may()
+        ):
+            raise _MayNotError
 
 
 def _route(path: str) -> str:

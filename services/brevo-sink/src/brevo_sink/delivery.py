@@ -67,7 +67,10 @@ class Delivery:
         gate: Gate,
         metrics: Metrics,
         look_s: float,
+        may: Callable[[], bool] = lambda: True,
     ) -> None:
+        """`may` says whether we may act just now: a lease's `held`."""
+        self._may = may
         self._brevo = brevo
         self._ledger = ledger
         self._publisher = publisher
@@ -200,8 +203,15 @@ class Delivery:
             self._news.set()
 
     async def finish(self) -> None:
-        """Let the calls in flight end and be recorded, and give the rest back; the pumps are cancelled before."""
+        """Let the calls in flight end and be recorded, and give the rest back; the pumps are cancelled before.
+
+        Where another works already, nothing is said any more: what is in flight is in doubt for both.
+        """
         self._gate.release()
+        if not self._may():
+            for call in self._calls:
+                call.cancel()
+            return
         if self._calls:
             await asyncio.wait(self._calls, timeout=STOP_GRACE_S)
         for item in self._held.values():

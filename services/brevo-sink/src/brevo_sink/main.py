@@ -17,6 +17,7 @@ from brevo_sink.recall import Recall
 from brevo_sink.settings import Settings
 from shared import bus, log, service
 from shared.config import Config, ConfigError, load
+from shared.lease import Lease
 from shared.settings import SettingsError
 from shared.settings import load as load_settings
 from shared.topology import BREVO_SINK
@@ -29,6 +30,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
     broker = bus.connect(settings.nats_url, service="brevo-sink")
     folder = settings.data_dir / "brevo-sink"
     folder.mkdir(parents=True, exist_ok=True)
+    lease = Lease(broker, "brevo-sink", folder)
     ledger = Ledger(folder / "ledger.sqlite")
     gate = Gate(metrics)
     brevo = Brevo(
@@ -37,14 +39,16 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         budget=Budget(settings.rate_fraction),
         metrics=metrics,
         log_calls=config.flex.log_api_calls,
+        may=lease.held,
     )
     delivery = Delivery(
         brevo=brevo,
         ledger=ledger,
-        publisher=bus.Publisher(broker),
+        publisher=bus.Publisher(broker, may=lease.held),
         gate=gate,
         metrics=metrics,
         look_s=settings.look_s,
+        may=lease.held,
     )
     recall = Recall(broker, ledger)
     looked_at = False
@@ -63,6 +67,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         return looked_at
 
     async def hear() -> None:
+        # The lease is ours, so nobody adds to what was being sent; all that was is in RECEIPTS by now.
         await recall.catch_up()
         ledger.doubt()
         await works()
@@ -97,6 +102,8 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
             delivery.watch_stranded,
             delivery.keep_alive,
         ],
+        lease=lease,
+        stand_by=[recall.follow],
     )
     app.after_shutdown(close)
     return app

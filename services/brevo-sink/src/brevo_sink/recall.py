@@ -27,6 +27,7 @@ FETCH_MAX = 1000  # receipts at once: 20 MB, were each to name 200 events
 FETCH_TIMEOUT_S = 5.0
 TURN_IDS_MAX = 2000  # event ids folded in one transaction, ~20 ms: health is answered in between
 GONE_S = 30.0  # after so long without a fetch the broker forgets the consumer of a reader that died
+FOLLOW_S = 2.0  # between looks of a sink that stands by
 AGAIN_S = 0.5  # between tries while the broker is away
 SAY_S = 1.0  # between lines that say how far we are
 
@@ -61,24 +62,39 @@ class Recall:
         self._ledger = ledger
         self.why = "RECEIPTS not read yet"  # why nothing is heard; empty when the ledger is whole
 
+    async def follow(self) -> None:
+        """Keep up with the sink that works, so that to take over is quick.  Runs until cancelled."""
+        while True:
+            await self._is_read()
+            await asyncio.sleep(FOLLOW_S)
+
     async def catch_up(self) -> None:
         """Return when the ledger includes all that RECEIPTS held when this was called, however long that takes."""
-        while True:
-            connection = bus.client(self._broker)
-            try:
-                if connection is not None:
-                    await self._read(connection)
-                    self.why = ""
-                    return
-            except (nats.errors.Error, nats.js.errors.Error, OSError, GapError) as error:
-                log.debug("receipts_not_read", error=type(error).__name__)
-            except msgspec.MsgspecError as error:
-                # Written by a newer sink, perhaps.  To pass it over could send an event twice; so we wait for somebody.
-                why = f"RECEIPTS:{self._ledger.sequence + 1} or a little later cannot be read: {error}"
-                if self.why != why:
-                    log.error("receipt_unreadable", why=why)
-                self.why = why
+        self.why = "RECEIPTS not read yet"
+        began, before = time.monotonic(), self._ledger.sequence
+        while not await self._is_read():  # noqa: ASYNC110 - another process has no Event of ours
             await asyncio.sleep(AGAIN_S)
+        if self._ledger.sequence != before:
+            seconds = round(time.monotonic() - began, 2)
+            log.info("receipts_read", after=before, to=self._ledger.sequence, seconds=seconds)
+        self.why = ""
+
+    async def _is_read(self) -> bool:
+        """Try to read; whether all was read that was there."""
+        connection = bus.client(self._broker)
+        try:
+            if connection is not None:
+                await self._read(connection)
+                return True
+        except (nats.errors.Error, nats.js.errors.Error, OSError, GapError) as error:
+            log.debug("receipts_not_read", error=type(error).__name__)
+        except msgspec.MsgspecError as error:
+            # Written by a newer sink, perhaps.  To pass it over could send an event twice; so we wait for somebody.
+            why = f"RECEIPTS:{self._ledger.sequence + 1} or a little later cannot be read: {error}"
+            if self.why != why:
+                log.error("receipt_unreadable", why=why)
+            self.why = why
+        return False
 
     async def _read(self, connection: Client) -> None:
         """One pass, from where the ledger is to where RECEIPTS ends now."""
@@ -99,7 +115,7 @@ class Recall:
                 mem_storage=True,
             ),
         )
-        began = said = time.monotonic()
+        said = time.monotonic()
         read, total = 0, consumer.num_pending or 0
         try:
             while read < total:
@@ -113,7 +129,6 @@ class Recall:
                     said = time.monotonic()
                     log.info("reading_receipts", read=read, of=total)
             self._ledger.include((), to=last)
-            log.info("receipts_read", count=read, seconds=round(time.monotonic() - began, 2))
         finally:
             with suppress(nats.errors.Error, nats.js.errors.Error, OSError):
                 await jetstream.delete_consumer(RECEIPTS.name, consumer.name)

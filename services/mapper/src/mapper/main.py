@@ -14,6 +14,7 @@ from mapper.settings import Settings
 from mapper.step import Policy
 from shared import bus, log, service
 from shared.config import Config, ConfigError, load
+from shared.lease import Lease
 from shared.settings import SettingsError
 from shared.settings import load as load_settings
 from shared.topology import MAPPER
@@ -27,8 +28,9 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
     broker = bus.connect(settings.nats_url, service="mapper")
     folder = settings.data_dir / "mapper"
     folder.mkdir(parents=True, exist_ok=True)
+    lease = Lease(broker, "mapper", folder)
     book = Book(folder / "book.sqlite")
-    mapping = Mapping(book, bus.Publisher(broker), Policy.of(config), registry)
+    mapping = Mapping(book, bus.Publisher(broker, may=lease.held), Policy.of(config), registry)
 
     async def hear() -> None:
         await rebuild(broker, mapping)
@@ -44,7 +46,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
     if not config.flex.enabled:
         logger.warning("connector_disabled", meaning="events are logged, and mapped once it is enabled")
     work = [hear, mapping.on_time] if config.flex.enabled else []
-    app = service.build(broker, ready=ready, registry=registry, work=work)
+    app = service.build(broker, ready=ready, registry=registry, work=work, lease=lease)
     app.after_shutdown(close)
     return app
 

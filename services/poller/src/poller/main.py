@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from poller.settings import Settings
 from shared import bus, log, service
+from shared.lease import Lease
 from shared.settings import SettingsError, load
 
 
@@ -18,7 +19,8 @@ def create_app(settings: Settings) -> AsgiFastStream:
     async def ready() -> str:
         return "" if bus.client(broker) else "no connection to NATS"
 
-    return service.build(broker, ready=ready, registry=CollectorRegistry())
+    lease = Lease(broker, "poller", settings.data_dir / "poller")
+    return service.build(broker, ready=ready, registry=CollectorRegistry(), lease=lease)
 
 
 def main() -> None:
