@@ -77,11 +77,12 @@ class Lease:
                 await asyncio.sleep(LOOK_S)
         self.instance = _identity(self._file)
 
-    async def acquire(self) -> None:
-        """Return once it is ours, however long that takes."""
-        while not await self._write(self.instance):  # noqa: ASYNC110 - another process has no Event of ours
-            await asyncio.sleep(LOOK_S)
-        log.info("lease_taken", instance=self.instance)
+    async def acquire(self) -> bool:
+        """Take it if it may be taken, and return whether it is ours; try again after LOOK_S."""
+        taken = await self._write(self.instance)
+        if taken:
+            log.info("lease_taken", instance=self.instance)
+        return taken
 
     async def hold(self) -> None:
         """Keep it; return when somebody else has it.

@@ -12,8 +12,10 @@ from faststream.nats import NatsBroker
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from shared import bus
-from shared.lease import Lease
+from shared.lease import LOOK_S, Lease
 from shared.protocol import BoundedProtocol
+
+CANCEL_AGAIN_S = 0.5
 
 log = structlog.get_logger()
 
@@ -87,10 +89,12 @@ def build(
         standing_by: list[asyncio.Task[None]] = []
         await lease.lock()
         try:
-            run(stand_by, standing_by)
-            await lease.acquire()
+            while not await lease.acquire():
+                if lease.other and not standing_by:
+                    run(stand_by, standing_by)
+                await asyncio.sleep(LOOK_S)
         finally:
-            await _cancel(standing_by)
+            await cancel(standing_by)
         run(work, working)
         await lease.hold()
         leave()
@@ -102,12 +106,12 @@ def build(
             run(work, working)
 
     async def end() -> None:
-        for result in await _cancel(working):
+        for result in await cancel(working):
             if isinstance(result, Exception):
                 raise result
 
     async def let_go() -> None:
-        await _cancel(leading)
+        await cancel(leading)
         if lease:
             await lease.release()
 
@@ -136,10 +140,18 @@ def _why_not_acting(lease: Lease | None) -> str:
     return "the lease is not ours" if lease.instance else "another process uses our data directory"
 
 
-async def _cancel(tasks: Sequence[asyncio.Task[None]]) -> list[BaseException | None]:
-    for task in tasks:
-        task.cancel()
-    return await asyncio.gather(*tasks, return_exceptions=True)
+async def cancel(tasks: Sequence[asyncio.Task[None]]) -> list[BaseException | None]:
+    """End them, and return what each ended with.
+
+    What goes on is cancelled again: nats-py swallows a cancellation that comes while it flushes (`_flush_pending` in
+    https://github.com/nats-io/nats.py/blob/main/nats/src/nats/aio/client.py).
+    """
+    going = set(tasks)
+    while going:
+        for task in going:
+            task.cancel()
+        _, going = await asyncio.wait(going, timeout=CANCEL_AGAIN_S)
+    return [None if task.cancelled() else task.exception() for task in tasks]
 
 
 def serve(app: AsgiFastStream, *, host: str, port: int) -> None:
