@@ -30,8 +30,8 @@ demo: $(NEEDED) ## a day in a contact centre, from webhook to Brevo
 	@$(UV) sync --frozen --quiet --no-dev
 	@$(RUN) --no-dev --no-sync tajo-sandbox demo $(ARGS)
 
-test: setup ## everything that needs no Docker
-	@$(RUN) pytest $(ARGS)
+test: setup ## everything that needs no Docker, three at a time: most of a test is waiting
+	@$(RUN) pytest -n 3 --dist worksteal $(ARGS)
 
 check: setup ## format, lint, types, import boundaries
 	@$(RUN) ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }
