@@ -78,10 +78,11 @@ def _contact(made: History, number: int, dice: random.Random) -> None:
     made.cases |= {"two mails of one"} if external and mail else set()
     made.cases |= {"nobody"} if not phone.startswith("+") and not mail and not external else set()
     made.cases |= {"phone then mail"} if phone.startswith("+") and late else set()
-    if phone.startswith("+") and (mail or external):
-        made.seen_with.setdefault(phone, set()).add(mail or external)
+    abandoned = dice.random() < 0.25  # before a late mail is heard
+    if phone.startswith("+") and (who := external if abandoned and late else mail or external):
+        made.seen_with.setdefault(phone, set()).add(who)
     made.happened += task.created(clock)
-    if dice.random() < 0.25:
+    if abandoned:
         made.cases.add("abandoned")
         made.happened += task.canceled(_later(clock, 40))
         if phone and dice.random() < 0.6:  # Flex's callback: another task of the same conversation
