@@ -1,6 +1,6 @@
 # Everything a person or CI runs.  Needs Python >= 3.11, git and make; the rest it sets up by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check format golden up clean
+.PHONY: help setup demo test fault check format golden up clean
 
 PYTHON ?= python3
 FOUND := $(shell command -v uv 2>/dev/null)
@@ -32,6 +32,10 @@ demo: $(NEEDED) ## a day in a contact centre, from webhook to Brevo
 
 test: setup ## everything that needs no Docker, three at a time: most of a test is waiting
 	@$(RUN) pytest -n 3 --dist worksteal $(ARGS)
+
+fault: setup ## 100,000 webhooks while everything is killed 200 times; writes docs/reliability.md
+	@$(RUN) pytest tests/fault -s --storm-webhooks 100000 --storm-kills 200 --storm-away 10 \
+		--report docs/reliability.md $(ARGS)
 
 check: setup ## format, lint, types, import boundaries
 	@$(RUN) ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }

@@ -169,5 +169,9 @@ def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--rewrite-stories` writes what the golden stories shall end as, for a person to read."""
+    """`--rewrite-stories` for golden stories; the others make the fault tests as long as `make fault` has them."""
     parser.addoption("--rewrite-stories", action="store_true", help="write each story's then.json anew")
+    parser.addoption("--storm-webhooks", type=int, default=3000, help="sent while everything is killed")
+    parser.addoption("--storm-kills", type=int, default=8, help="SIGKILLs over three services and the broker")
+    parser.addoption("--storm-away", type=float, default=2.0, help="seconds the broker stays away")
+    parser.addoption("--report", metavar="FILE", help="write what the fault tests found")
