@@ -4,8 +4,9 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as some
 
-from mapper.heard import Heard, Score
+from mapper.heard import Heard
 from mapper.interaction import Interaction, join, join_event
+from mapper.said import Score
 
 TYPES = (
     "task.created",
@@ -34,12 +35,9 @@ def events(draw):
                 conversation=draw(some.sampled_from(["", "CH1", "CH2"])),
                 links=("WT1",),
                 thin=draw(some.booleans()),
-                attributes={
-                    "conversations": {
-                        "virtual": draw(some.sampled_from(["Yes", "No"])),
-                        "outcome": draw(some.sampled_from(["", "a", "b"])),
-                    }
-                },
+                virtual=draw(some.booleans()),
+                outcome=draw(some.sampled_from(["", "a", "b"])),
+                fields=draw(some.dictionaries(some.just("tier"), some.sampled_from(["q1", "q2"]))),
                 channel_type=draw(some.sampled_from(["", "web", "sms"])),
                 task_channel=draw(some.sampled_from(["", "default", "voice"])),
                 queue=draw(some.sampled_from(["", "q1", "q2"])),
@@ -57,14 +55,10 @@ def events(draw):
     return heard
 
 
-def fields_of(heard: Heard) -> dict[str, str]:
-    return {"tier": heard.queue} if heard.queue else {}
-
-
 def told(heard: list[Heard]) -> Interaction:
     interaction = Interaction(key="WT1")
     for one in heard:
-        join_event(interaction, one, fields_of(one))
+        join_event(interaction, one)
     return interaction
 
 

@@ -4,6 +4,9 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
+LINK = re.compile(r"(?=.*\d)[\w.:/+-]{8,64}", re.ASCII)  # a sid, or an id that is as good as one
 _E164 = re.compile(r"\+[1-9]\d{6,14}")  # https://www.twilio.com/docs/glossary/what-e164
 _EMAIL = re.compile(  # what Brevo takes, and no more: https://www.rfc-editor.org/rfc/rfc5321#section-4.5.3.1
     r"(?=.{6,254}$)[a-z0-9!#$%&'*+/=?^_`{|}~-]{1,64}(?:\.[a-z0-9!#$%&'*+/=?^_`{|}~-]{1,64})*"
@@ -108,3 +111,39 @@ def friendly_name(attributes: Mapping[str, Any]) -> str | None:
 
 def _first(*values: Any) -> str | None:
     return next((str(value).strip() for value in values if value is not None and str(value).strip()), None)
+
+
+def json_object(value: object) -> dict[str, Any]:
+    """An object, given as one or as JSON text (as Twilio gives attributes); {} for anything else."""
+    if isinstance(value, str) and value:
+        try:
+            value = msgspec.json.decode(value)
+        except (msgspec.MsgspecError, RecursionError):
+            return {}
+    return value if isinstance(value, dict) else {}
+
+
+def as_number(value: object) -> float | None:
+    """A finite number, given as one or as text; None for anything else."""
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return (
+        number if abs(number) < 1e9 else None
+    )  # a score of a billion is no score; nan and inf fall here too
+
+
+def text(fields: Mapping[str, Any], name: str) -> str:
+    """A value as text, without the spaces around it; an empty text where there is none."""
+    value = fields.get(name)
+    if value.__class__ is not str:  # most are
+        value = scalar(value)
+    return value[:TEXT_MAX].strip() if isinstance(value, str) else "" if value is None else str(value)
+
+
+def links(*ids: object) -> tuple[str, ...]:
+    """Those that name one interaction: sids, and ids long enough that no two strangers share one such as `n/a`."""
+    return tuple(dict.fromkeys(id_ for id_ in ids if isinstance(id_, str) and LINK.fullmatch(id_)))

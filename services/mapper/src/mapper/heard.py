@@ -5,7 +5,6 @@ same thing that happened has the same `identity`, so a completion heard from cal
 and the Flex plugin is one event.  https://www.twilio.com/docs/taskrouter/api/event/reference
 """
 
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +12,8 @@ import msgspec
 from msgspec import Struct
 from yarl import query_to_pairs
 
-from mapper.attributes import identifiers, lookup, scalar
+from mapper.attributes import LINK, as_number, identifiers, json_object, links, text
+from mapper.said import SURVEY_MAX, Reading, Score, said, say
 from shared.event import RawEvent
 
 ONCE = frozenset({
@@ -26,9 +26,6 @@ ONCE = frozenset({
 })  # fmt: skip
 """What can happen once to its entity; the rest can happen often, and its identity carries the ms."""
 
-_LINK = re.compile(r"(?=.*\d)[\w.:/+-]{8,64}", re.ASCII)
-
-SURVEY_MAX = 64  # characters of a survey's name, which is part of an id
 FIELDS_MAX = 1000  # of a form; a TaskRouter callback has some 40
 
 _SNAKE = (
@@ -42,13 +39,6 @@ class UnreadableError(ValueError):
     """The body is not what its source sends.  The message names a place, never a value."""
 
 
-class Score(Struct, frozen=True):
-    """A satisfaction score, and the survey it answers."""
-
-    survey: str
-    score: float
-
-
 class Heard(Struct, frozen=True, kw_only=True):
     """What one raw event says about one interaction."""
 
@@ -60,7 +50,6 @@ class Heard(Struct, frozen=True, kw_only=True):
     conversation: str = ""  # conversation sid
     links: tuple[str, ...] = ()  # sids and ids that name the same interaction
     thin: bool = False  # not TaskRouter's own account: knows less, and waits for it
-    attributes: Mapping[str, Any] = {}  # of the task, or of the conversation
     address: str = ""  # the customer's, where a participant's binding says so
     channel_type: str = ""  # attributes.channelType
     task_channel: str = ""  # unique name of the task channel
@@ -69,11 +58,14 @@ class Heard(Struct, frozen=True, kw_only=True):
     agent: str = ""  # worker sid
     reason: str = ""
     closed: bool = False  # the conversation or the interaction's channel closed
+    virtual: bool = False  # its task was made for a survey or a report
+    outcome: str = ""  # as the agent noted it
     score: Score | None = None
+    fields: Mapping[str, Any] = {}  # mapped source → value, where the task's attributes have one
     identifiers: Mapping[str, str] = {}  # "email" | "external" | "phone" → value
 
 
-def read(event: RawEvent, own_numbers: frozenset[str] = frozenset()) -> Heard | None:
+def read(event: RawEvent, reading: Reading) -> Heard | None:
     """What the event says; None for what concerns no customer (agents, queues, activities).
 
     Raises UnreadableError.
@@ -82,17 +74,17 @@ def read(event: RawEvent, own_numbers: frozenset[str] = frozenset()) -> Heard | 
         reader = _READERS[event.source]
     except KeyError:
         raise UnreadableError(f"no reader for the source {event.source}") from None
-    return reader(event, own_numbers)
+    return reader(event, reading)
 
 
-def _task_event(event: RawEvent, fields: Mapping[str, Any], own_numbers: frozenset[str]) -> Heard | None:
+def _task_event(event: RawEvent, fields: Mapping[str, Any], reading: Reading) -> Heard | None:
     """TaskRouter, from whichever of its three shapes, its fields in snake case."""
-    task = _text(fields, "task_sid")
-    if not _LINK.fullmatch(task):
+    task = text(fields, "task_sid")
+    if not LINK.fullmatch(task):
         return None
-    attributes = json_object(fields.get("task_attributes"))
-    conversation = _text(attributes, "conversationSid")
-    reservation = _text(fields, "reservation_sid")
+    attributes = fields.get("task_attributes")
+    told = said(attributes, reading) if isinstance(attributes, str) else say(json_object(attributes), reading)
+    reservation = text(fields, "reservation_sid")
     entity = reservation if event.type.startswith("reservation.") and reservation else task
     return Heard(
         id=event.id,
@@ -100,41 +92,47 @@ def _task_event(event: RawEvent, fields: Mapping[str, Any], own_numbers: frozens
         identity=_identity(entity, event.type, event.time_ms),
         time_ms=event.time_ms,
         task=task,
-        conversation=conversation,
-        links=_links(
-            task, conversation, attributes.get("call_sid"), lookup(attributes, "conversations.conversation_id"),
-            attributes.get("flexInteractionSid"),
-        ),
-        attributes=attributes,
-        channel_type=_text(attributes, "channelType"),
-        task_channel=_text(fields, "task_channel_unique_name"),
-        queue=_text(fields, "task_queue_name"),
-        agent=_text(fields, "worker_sid"),
-        reason=_text(fields, "task_canceled_reason") or _text(fields, "task_completed_reason") or _text(fields, "reason"),
-        identifiers=identifiers(attributes, own_numbers),
+        conversation=told.conversation,
+        links=tuple(dict.fromkeys((task, *told.links))),
+        channel_type=told.channel_type,
+        task_channel=text(fields, "task_channel_unique_name"),
+        queue=text(fields, "task_queue_name"),
+        agent=text(fields, "worker_sid"),
+        reason=text(fields, "task_canceled_reason") or text(fields, "task_completed_reason") or text(fields, "reason"),
+        virtual=told.virtual,
+        outcome=told.outcome,
+        score=told.score,
+        fields=told.fields,
+        identifiers=told.identifiers,
     )  # fmt: skip
 
 
-def _taskrouter_callback(event: RawEvent, own_numbers: frozenset[str]) -> Heard | None:
-    fields = {_PASCAL[name]: value for name, value in _form_or_json(event).items() if name in _PASCAL}
-    return _task_event(event, fields, own_numbers)
+def _taskrouter_callback(event: RawEvent, reading: Reading) -> Heard | None:
+    if _is_json(event.body):
+        heard = _body_object(event.body)
+    else:
+        heard = _pairs(
+            "&".join(pair for pair in _decoded(event.body).split("&") if pair.partition("=")[0] in _PASCAL)
+        )
+    fields = {_PASCAL[name]: value for name, value in heard.items() if name in _PASCAL}
+    return _task_event(event, fields, reading)
 
 
-def _event_stream(event: RawEvent, own_numbers: frozenset[str]) -> Heard | None:
+def _event_stream(event: RawEvent, reading: Reading) -> Heard | None:
     data = _body_object(event.body).get("data")
     data = json_object(data)  # Kinesis was seen to deliver it as a JSON string
     if event.product == "taskrouter":
-        return _task_event(event, json_object(data.get("payload")), own_numbers)
+        return _task_event(event, json_object(data.get("payload")), reading)
     if event.product == "conversations":
-        return _conversation_event(event, data, own_numbers)
+        return _conversation_event(event, data, reading)
     raise UnreadableError(f"no Event Streams reader for the product {event.product}")
 
 
-def _rest_event(event: RawEvent, own_numbers: frozenset[str]) -> Heard | None:
-    return _task_event(event, json_object(_body_object(event.body).get("event_data")), own_numbers)
+def _rest_event(event: RawEvent, reading: Reading) -> Heard | None:
+    return _task_event(event, json_object(_body_object(event.body).get("event_data")), reading)
 
 
-def _conversation_callback(event: RawEvent, own_numbers: frozenset[str]) -> Heard | None:
+def _conversation_callback(event: RawEvent, reading: Reading) -> Heard | None:
     fields = _form_or_json(event)
     binding = {
         name.partition(".")[2]: value
@@ -142,43 +140,41 @@ def _conversation_callback(event: RawEvent, own_numbers: frozenset[str]) -> Hear
         if name.startswith("MessagingBinding.")
     }
     binding = binding or json_object(fields.get("MessagingBinding"))
-    return _conversation_event(event, {**fields, "MessagingBinding": binding}, own_numbers)
+    return _conversation_event(event, {**fields, "MessagingBinding": binding}, reading)
 
 
-def _conversation_event(
-    event: RawEvent, fields: Mapping[str, Any], own_numbers: frozenset[str]
-) -> Heard | None:
+def _conversation_event(event: RawEvent, fields: Mapping[str, Any], reading: Reading) -> Heard | None:
     """Conversations, from callback or stream: flat, in Pascal case, the binding as an object."""
-    conversation = _text(fields, "ConversationSid")
-    if not _LINK.fullmatch(conversation):
+    conversation = text(fields, "ConversationSid")
+    if not LINK.fullmatch(conversation):
         return None
     binding = json_object(fields.get("MessagingBinding"))
     attributes = json_object(fields.get("Attributes"))
-    address = _text(binding, "Address") or _text(binding, "AuthorAddress")
+    # A conversation's attributes are not the task's: they identify, and fill no field.
+    address = text(binding, "Address") or text(binding, "AuthorAddress")
     entity = conversation
     if event.type.startswith("message."):
-        entity = _text(fields, "MessageSid") or conversation
+        entity = text(fields, "MessageSid") or conversation
     elif event.type.startswith("participant."):
-        entity = _text(fields, "ParticipantSid") or conversation
+        entity = text(fields, "ParticipantSid") or conversation
     return Heard(
         id=event.id,
         type=event.type,
         identity=_identity(entity, event.type, event.time_ms),
         time_ms=event.time_ms,
         conversation=conversation,
-        links=_links(conversation),
-        attributes={},  # a conversation's attributes are not the task's: they identify, and fill no field
+        links=links(conversation),
         address=address,
-        binding=_text(binding, "Type").lower() or address.partition(":")[0] * (":" in address),
-        closed=event.type == "conversation-state.updated" and _text(fields, "StateTo") == "closed",
-        identifiers=identifiers({**attributes, "customerAddress": address}, own_numbers),
+        binding=text(binding, "Type").lower() or address.partition(":")[0] * (":" in address),
+        closed=event.type == "conversation-state.updated" and text(fields, "StateTo") == "closed",
+        identifiers=identifiers({**attributes, "customerAddress": address}, reading.own_numbers),
     )
 
 
-def _interaction_callback(event: RawEvent, own_numbers: frozenset[str]) -> Heard | None:  # noqa: ARG001 - one shape for all readers
+def _interaction_callback(event: RawEvent, reading: Reading) -> Heard | None:  # noqa: ARG001 - one shape for all readers
     fields = _form_or_json(event)
     interaction, media, task = (
-        _text(fields, name) for name in ("InteractionSid", "MediaChannelSid", "TaskSid")
+        text(fields, name) for name in ("InteractionSid", "MediaChannelSid", "TaskSid")
     )
     conversation = media if media.startswith("CH") else ""
     if not (interaction or conversation or task):
@@ -187,18 +183,18 @@ def _interaction_callback(event: RawEvent, own_numbers: frozenset[str]) -> Heard
         id=event.id,
         type=event.type,
         identity=_identity(
-            _text(fields, "ChannelSid") or interaction or conversation, event.type, event.time_ms
+            text(fields, "ChannelSid") or interaction or conversation, event.type, event.time_ms
         ),
         time_ms=event.time_ms,
         conversation=conversation,
-        links=_links(interaction, conversation, task),
-        binding=_text(fields, "MediaChannelType").lower(),
+        links=links(interaction, conversation, task),
+        binding=text(fields, "MediaChannelType").lower(),
         closed=event.type == "interaction-channel.status-updated"
-        and _text(fields, "ChannelStatus") == "closed",
+        and text(fields, "ChannelStatus") == "closed",
     )
 
 
-def _task_complete(event: RawEvent, own_numbers: frozenset[str]) -> Heard | None:
+def _task_complete(event: RawEvent, reading: Reading) -> Heard | None:
     """Our Flex plugin.  `taskSid` is the task; Flex's own `task.sid` is the reservation."""
     body = _body_object(event.body)
     task = json_object(body.get("task"))
@@ -211,16 +207,16 @@ def _task_complete(event: RawEvent, own_numbers: frozenset[str]) -> Heard | None
             "task_queue_name": task.get("queueName"),
             "worker_sid": json_object(body.get("worker")).get("sid"),
         },
-        own_numbers,
+        reading,
     )
     return heard and msgspec.structs.replace(heard, thin=True)
 
 
-def _survey(event: RawEvent, own_numbers: frozenset[str]) -> Heard | None:
+def _survey(event: RawEvent, reading: Reading) -> Heard | None:
     fields = _form_or_json(event)
 
     def first(*names: str) -> str:
-        return next((text for name in names if (text := _text(fields, name))), "")
+        return next((value for name in names if (value := text(fields, name))), "")
 
     number = as_number(
         next((fields[name] for name in ("score", "csat_score", "rating") if name in fields), None)
@@ -229,7 +225,6 @@ def _survey(event: RawEvent, own_numbers: frozenset[str]) -> Heard | None:
         raise UnreadableError("a survey without a score")
     task = first("task_sid", "TaskSid")
     conversation = first("conversation_sid", "ConversationSid")
-    links = _links(task, conversation, first("call_sid", "CallSid"))
     survey = first("survey")[:SURVEY_MAX] or "csat"
     return Heard(
         id=event.id,
@@ -237,13 +232,15 @@ def _survey(event: RawEvent, own_numbers: frozenset[str]) -> Heard | None:
         identity=event.id,
         time_ms=event.time_ms,
         conversation=conversation,
-        links=links or (event.id,),
+        links=links(task, conversation, first("call_sid", "CallSid")) or (event.id,),
         score=Score(survey, number),
-        identifiers=identifiers({"email": first("email"), "customerAddress": first("phone")}, own_numbers),
+        identifiers=identifiers(
+            {"email": first("email"), "customerAddress": first("phone")}, reading.own_numbers
+        ),
     )
 
 
-_READERS: dict[str, Callable[[RawEvent, frozenset[str]], Heard | None]] = {
+_READERS: dict[str, Callable[[RawEvent, Reading], Heard | None]] = {
     "/webhooks/taskrouter": _taskrouter_callback,
     "/webhooks/event-streams": _event_stream,
     "/webhooks/conversations": _conversation_callback,
@@ -258,25 +255,26 @@ def _identity(entity: str, type_: str, time_ms: int) -> str:
     return f"{entity}/{type_}" if type_ in ONCE else f"{entity}/{type_}/{time_ms}"
 
 
-def _links(*ids: object) -> tuple[str, ...]:
-    """Those that name one interaction: sids, and ids long enough that no two strangers share one such as `n/a`."""
-    return tuple(dict.fromkeys(id_ for id_ in ids if isinstance(id_, str) and _LINK.fullmatch(id_)))
-
-
-def _text(fields: Mapping[str, Any], name: str) -> str:
-    value = scalar(fields.get(name))
-    return value.strip() if isinstance(value, str) else "" if value is None else str(value)
-
-
-def _form(body: bytes) -> dict[str, Any]:
+def _decoded(body: bytes) -> str:
     try:
-        return dict(query_to_pairs(body.decode(), max_fields=FIELDS_MAX))  # as parse_qsl, four times as fast
-    except ValueError as error:  # not UTF-8, or more fields than any product sends
+        return body.decode()
+    except UnicodeDecodeError as error:
+        raise UnreadableError("not a form: not UTF-8") from error
+
+
+def _pairs(form: str) -> dict[str, str]:
+    try:
+        return dict(query_to_pairs(form, max_fields=FIELDS_MAX))  # as parse_qsl, four times as fast
+    except ValueError as error:  # more fields than any product sends
         raise UnreadableError(f"not a form: {type(error).__name__}") from error
 
 
+def _is_json(body: bytes) -> bool:
+    return body.lstrip()[:1] == b"{"
+
+
 def _form_or_json(event: RawEvent) -> dict[str, Any]:
-    return _body_object(event.body) if event.body.lstrip()[:1] == b"{" else _form(event.body)
+    return _body_object(event.body) if _is_json(event.body) else _pairs(_decoded(event.body))
 
 
 def _body_object(body: bytes) -> dict[str, Any]:
@@ -284,26 +282,3 @@ def _body_object(body: bytes) -> dict[str, Any]:
         return msgspec.json.decode(body, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise UnreadableError(f"not a JSON object: {type(error).__name__}") from error
-
-
-def json_object(value: object) -> dict[str, Any]:
-    """An object, given as one or as JSON text (as Twilio gives attributes); {} for anything else."""
-    if isinstance(value, str) and value:
-        try:
-            value = msgspec.json.decode(value)
-        except (msgspec.MsgspecError, RecursionError):
-            return {}
-    return value if isinstance(value, dict) else {}
-
-
-def as_number(value: object) -> float | None:
-    """A finite number, given as one or as text; None for anything else."""
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return (
-        number if abs(number) < 1e9 else None
-    )  # a score of a billion is no score; nan and inf fall here too

@@ -5,7 +5,7 @@ value by (time, event id), a set.  Hence any order and any repetition of the sam
 interaction, and two that turn out to be one are joined the same way.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Struct
@@ -15,7 +15,7 @@ from mapper.heard import Heard
 CHANNELS = {"web": "webchat", "chat": "webchat"}  # the rest are called what Twilio calls them
 
 _ENDED = ("task.completed", "task.canceled", "task.deleted", "task.system-deleted")
-_HANDLED = ("reservation.accepted", "task.wrapup", "task.completed")
+_HANDLED = frozenset({"reservation.accepted", "task.wrapup", "task.completed"})
 # Only an assigned task can be wrapped up or completed.  https://www.twilio.com/docs/taskrouter/lifecycle-task-state
 
 _TAKEN = (
@@ -121,9 +121,7 @@ class Interaction(Struct, omit_defaults=True):
     @property
     def handled(self) -> bool:
         """Whether an agent took it."""
-        return any(
-            any(type_ in task.at for type_ in _HANDLED) or task.thin_completed_ms for task in self._real()
-        )
+        return any(not _HANDLED.isdisjoint(task.at) or task.thin_completed_ms for task in self._real())
 
     @property
     def abandoned(self) -> bool:
@@ -199,8 +197,8 @@ def handle_ms(task: Task) -> int | None:
     )
 
 
-def join_event(into: Interaction, heard: Heard, fields: Mapping[str, Any]) -> None:
-    """Add what one event says.  `fields` are the mapped values in it.  Changes `into` only."""
+def join_event(into: Interaction, heard: Heard) -> None:
+    """Add what one event says.  Changes `into` only."""
     ms, id_ = heard.time_ms, heard.id
     into.first_ms = min(into.first_ms or ms, ms)
     into.links.update(heard.links)
@@ -211,11 +209,11 @@ def join_event(into: Interaction, heard: Heard, fields: Mapping[str, Any]) -> No
     for name, channel in (
         ("channelType", heard.channel_type), ("task_channel", heard.task_channel), ("binding", heard.binding),
     ):  # fmt: skip
-        if channel and not _is_virtual(heard):  # a survey's task has a channel of the survey's own
+        if channel and not heard.virtual:  # a survey's task has a channel of the survey's own
             _keep_earliest(into.channels, name, Dated(ms, id_, channel.lower()))
     for kind, value in heard.identifiers.items():
         _see(into.identifiers, f"{kind}:{value}", Seen(ms, id_, ms, id_))
-    for source, value in fields.items():
+    for source, value in heard.fields.items():
         keep_latest(into.fields, source, Dated(ms, id_, value))
     if heard.score:
         _keep_earliest(into.surveys, heard.score.survey, Dated(ms, id_, heard.score.score))
@@ -223,26 +221,15 @@ def join_event(into: Interaction, heard: Heard, fields: Mapping[str, Any]) -> No
         _join_task_event(into.tasks.setdefault(heard.task, Task()), heard)
 
 
-def _conversations(heard: Heard) -> Mapping[str, Any]:
-    """What Flex Insights keeps in the attributes.  https://www.twilio.com/docs/flex/developer/insights/enhance-integration"""
-    conversations = heard.attributes.get("conversations")
-    return conversations if isinstance(conversations, Mapping) else {}
-
-
-def _is_virtual(heard: Heard) -> bool:
-    return bool(_conversations(heard).get("virtual") == "Yes")
-
-
 def _join_task_event(task: Task, heard: Heard) -> None:
-    task.virtual |= _is_virtual(heard)
+    task.virtual |= heard.virtual
     if heard.thin:
         task.thin_completed_ms = min(task.thin_completed_ms or heard.time_ms, heard.time_ms)
     else:
         task.at[heard.type] = min(task.at.get(heard.type, heard.time_ms), heard.time_ms)
-    outcome = _conversations(heard).get("outcome")
     for name, value in (
         ("queue", heard.queue), ("agent", heard.agent if heard.thin or heard.type in _TAKEN else ""), ("reason", heard.reason),
-        ("outcome", outcome if isinstance(outcome, str) else ""),
+        ("outcome", heard.outcome),
     ):  # fmt: skip
         if value:
             keep_latest(task.said, name, Dated(heard.time_ms, heard.id, value))

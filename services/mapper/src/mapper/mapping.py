@@ -128,7 +128,7 @@ class Mapping:
         for message in messages:
             headers = message.headers or {}
             try:
-                heard = read(from_message(message.subject, headers, message.data), self._policy.own_numbers)
+                heard = read(from_message(message.subject, headers, message.data), self._policy.reading)
             except (UnreadableError, ValueError) as error:
                 letters.append(_letter(message, str(error)))
                 self._heard.labels("unreadable").inc()

@@ -8,14 +8,13 @@ at all, and may take long; the third only fills its properties.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
-from mapper.attributes import friendly_name, identity, lookup, scalar
-from mapper.heard import SURVEY_MAX, Heard, Score, as_number
+from mapper.heard import Heard
 from mapper.interaction import Interaction, Task, Waiting, completed_ms, handle_ms, join_event, wait_ms
+from mapper.said import NAMED, Reading
 from shared.command import EventTrack
-from shared.config import IDENTIFIERS, TYPES, Config, Rule, Survey
+from shared.config import IDENTIFIERS, TYPES, Config, Rule
 from shared.event import rfc3339
 
 HOLD_MS = 10_000  # for events that come out of order; Twilio's callbacks spread over a few seconds
@@ -29,8 +28,7 @@ class Policy(Struct, frozen=True):
     """What of the configuration decides."""
 
     config: Config
-    sources: tuple[str, ...]  # of the field mapping, the customer's identity and aggregates apart
-    own_numbers: frozenset[str]
+    reading: Reading
 
     @classmethod
     def of(cls, config: Config) -> "Policy":
@@ -40,8 +38,8 @@ class Policy(Struct, frozen=True):
             *(source for rule in config.rules.values() for source in rule.properties.values()),
         }
         wanted |= {source for rule in config.rules.values() for source in rule.when}
-        kept = sorted(s for s in wanted if s not in IDENTIFIERS and (s not in TYPES or s in _NAMED))
-        return cls(config, tuple(kept), frozenset(config.flex.own_numbers))
+        kept = sorted(s for s in wanted if s not in IDENTIFIERS and (s not in TYPES or s in NAMED))
+        return cls(config, Reading(frozenset(config.flex.own_numbers), tuple(kept), config.flex.survey))
 
     def enabled(self, type_: str) -> bool:
         """Whether a rule tells of this type, and its kind is switched on."""
@@ -54,43 +52,21 @@ class Policy(Struct, frozen=True):
         return on and type_ in self.config.rules
 
 
-_NAMED = {"identity": identity, "friendly_name": friendly_name}
-
-
-def fields_in(attributes: Mapping[str, Any], sources: tuple[str, ...]) -> dict[str, Any]:
-    """The mapped values in one event's attributes; what is absent or empty is not said."""
-    values = {
-        source: _NAMED[source](attributes) if source in _NAMED else scalar(lookup(attributes, source))
-        for source in sources
-    }
-    return {source: value for source, value in values.items() if value is not None}
-
-
-def score_in(attributes: Mapping[str, Any], survey: Survey) -> Score | None:
-    """The satisfaction score in one event's attributes, if any path of the configuration leads to one."""
-    for path in survey.score:
-        number = as_number(lookup(attributes, path))
-        if number is not None:
-            name = next(
-                (name for path in survey.name if isinstance(name := lookup(attributes, path), str)), "csat"
-            )
-            return Score(name[:SURVEY_MAX], number)
-    return None
-
-
 def hear(interaction: Interaction, heard: Heard, policy: Policy, *, now_ms: int, trace: str) -> None:
     """Join what an event says, and note what Brevo is to be told of.  Changes `interaction` only; idempotent."""
-    if heard.score is None and heard.attributes:
-        score = score_in(heard.attributes, policy.config.flex.survey)
-        heard = msgspec.structs.replace(heard, score=score) if score else heard
-    join_event(interaction, heard, fields_in(heard.attributes, policy.sources))
+    join_event(interaction, heard)
     if heard.type != SURVEY and policy.enabled(heard.type):
         agent = heard.agent if heard.type.startswith("reservation.") else ""
         event = Waiting(
             heard.type, heard.time_ms, now_ms, task=heard.task, agent=agent, thin=heard.thin, trace=trace
         )
         _await(interaction, heard.identity, event)
-    if policy.enabled(ENDED) and interaction.ended_ms:
+    if (
+        ENDED not in interaction.told
+        and ENDED not in interaction.waiting
+        and policy.enabled(ENDED)
+        and interaction.ended_ms
+    ):
         _await(interaction, ENDED, Waiting(ENDED, interaction.ended_ms, now_ms, trace=trace))
     if heard.score and policy.enabled(SURVEY):
         name = heard.score.survey

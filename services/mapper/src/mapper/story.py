@@ -72,7 +72,7 @@ def tell(
     """Map what was heard, `batch` at a time and all at one moment, and wait until nothing waits any more."""
     book, policy = into or Book(None), Policy.of(config)
     then, now_ms = Then({}, []), start_ms
-    read_ones = [(one, "") for event in heard if (one := read(event, policy.own_numbers)) and one.links]
+    read_ones = [(one, "") for event in heard if (one := read(event, policy.reading)) and one.links]
     for number in range(0, len(read_ones), batch):
         _note(
             then,
