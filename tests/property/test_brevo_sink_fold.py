@@ -87,7 +87,7 @@ def test_receipts_folded_in_any_chunks_and_repeated_make_the_same_ledger(said, d
 
 
 class Sink:
-    """What delivery.py does to its ledger and says, in its order; may be cut off anywhere."""
+    """What events.py and contacts.py do to its ledger and says, in its order; may be cut off anywhere."""
 
     def __init__(self, ledger: Ledger) -> None:
         self.ledger = ledger

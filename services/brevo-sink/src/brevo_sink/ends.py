@@ -1,0 +1,130 @@
+"""How commands end, or wait: dead letter, then ledger, then receipt, then ack, so that a crash repeats and never loses."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
+
+import nats.errors
+import structlog
+
+from brevo_sink import papers
+from brevo_sink.answer import Outcome
+from brevo_sink.budget import Budget
+from brevo_sink.desk import Desk, Item
+from brevo_sink.gate import Gate
+from brevo_sink.ledger import Ledger
+from brevo_sink.metrics import Metrics
+from shared import command as commands
+from shared.bus import NotPublishedError, Publisher
+from shared.command import ContactUpsert, EventTrack
+from shared.message import Message
+from shared.receipt import Outcome as ReceiptOutcome
+from shared.verdict import Pause, Retry
+
+SAY_AGAIN_S = 0.5  # between tries to publish while the broker is away
+RETRY_MAX_S = 60.0
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+
+class Ends:
+    """What is in hand, and the ways out of it."""
+
+    def __init__(
+        self,
+        *,
+        desk: Desk,
+        ledger: Ledger,
+        publisher: Publisher,
+        gate: Gate,
+        budget: Budget,
+        metrics: Metrics,
+    ) -> None:
+        self.held: dict[str, Item] = {}  # by command id: all in hand
+        self._desk = desk
+        self._ledger = ledger
+        self._publisher = publisher
+        self._gate = gate
+        self._budget = budget
+        self._metrics = metrics
+
+    async def later(self, items: Sequence[Item], outcome: Outcome) -> None:
+        """Not now: all rests where nothing can work, or what is concerned waits for its next try."""
+        match outcome:
+            case Pause():
+                self._gate.shut(outcome)
+                await self.back(items)
+            case Retry():
+                await self._put_off(items, outcome)
+            case _:
+                raise AssertionError(f"no such outcome here: {outcome}")
+
+    async def _put_off(self, items: Sequence[Item], retry: Retry) -> None:
+        """Again, later: the bucket rests where it is full, the contacts where only they are concerned."""
+        now = time.monotonic()
+        for item in items:
+            item.tries += 1
+        rest_s = min(retry.after_s * 2 ** min(items[0].tries - 1, 6), RETRY_MAX_S)
+        bucket = "contacts" if isinstance(items[0].command, ContactUpsert) else "events"
+        if retry.why == "429":
+            self._budget[bucket].close(now, retry.after_s)  # type: ignore[index]  # one of its names
+            rest_s = 0.0
+        log.debug("put_off", items=len(items), why=retry.why, rest_s=rest_s)
+        await self.back(items, not_before=now + rest_s)
+
+    async def back(self, items: Sequence[Item], *, not_before: float = 0.0) -> None:
+        """Put items back on the desk; what is superseded by now has ended."""
+        await self.end(self._desk.back(items, not_before=not_before), "superseded")
+
+    async def reject(self, items: Sequence[Item], whys: Sequence[str]) -> None:
+        """A dead letter each, then the receipt, then ack."""
+        if not items:
+            return
+        await self.say([papers.letter(item, why) for item, why in zip(items, whys, strict=True)])
+        self._ledger.write([i.command.id for i in items if isinstance(i.command, EventTrack)], "rejected")
+        await self.end(items, "rejected", why=whys[0])
+
+    async def end(
+        self,
+        items: Sequence[Item],
+        outcome: ReceiptOutcome,
+        *,
+        batch: str = "",
+        why: str = "",
+        dropped: Iterable[str] = (),
+    ) -> None:
+        """Say what became of items of one kind, and ack them."""
+        if not items:
+            return
+        await self.tell(papers.said(outcome, items, batch=batch, why=why, dropped=tuple(sorted(dropped))))
+        self._gate.ended(len(items), rejected=outcome == "rejected")
+        self._metrics.commands.labels(commands.kind(items[0].command), outcome).inc(len(items))
+        await self.ack(items)
+
+    async def ack(self, items: Sequence[Item]) -> None:
+        """Let go of items whose end is on disk and said."""
+        for item in items:
+            self.held.pop(item.command.id, None)
+            try:
+                await item.message.ack()
+            except (nats.errors.Error, OSError):  # it comes again, and the ledger knows it
+                log.debug("not_acked", id=item.command.id)
+
+    async def tell(self, one: Message) -> None:
+        """Say a receipt, whose effect stands in the ledger, however long that takes."""
+        self._ledger.said(await self._until_said(lambda: self._publisher.publish_one(one)))
+
+    async def say(self, messages: Sequence[Message]) -> None:
+        """Publish, however long that takes."""
+        await self._until_said(lambda: self._publisher.publish(messages))
+
+    async def _until_said(self, publish: Callable[[], Awaitable[T]]) -> T:
+        while True:
+            try:
+                return await publish()
+            except NotPublishedError as error:
+                log.debug("not_said", why=str(error))
+                await asyncio.sleep(SAY_AGAIN_S)

@@ -1,0 +1,86 @@
+"""What is read from a command's message, and what is said of it: receipts and dead letters.  Pure but for the hour heard."""
+
+import time
+from collections.abc import Sequence
+
+import msgspec
+from nats.aio.msg import Msg
+
+from brevo_sink.desk import Item, version
+from shared import command as commands
+from shared import dead, receipt
+from shared.command import ContactUpsert
+from shared.message import Message
+from shared.receipt import Outcome as ReceiptOutcome
+from shared.receipt import Receipt, Told
+from shared.trace import follow
+
+
+def read(messages: Sequence[Msg]) -> tuple[list[Item], list[tuple[Msg, Message]]]:
+    """The commands of a batch; and what is none, each with its dead letter."""
+    items: list[Item] = []
+    letters: list[tuple[Msg, Message]] = []
+    for message in messages:
+        position = message.metadata.sequence.stream
+        try:
+            command = commands.from_body(message.data)
+        except msgspec.MsgspecError as error:
+            letters.append((message, _dead(message, position, str(error))))
+            continue
+        trace = (message.headers or {}).get("traceparent", "")
+        items.append(Item(command, position, message, trace, heard=time.monotonic()))
+    return items, letters
+
+
+def told(item: Item, upsert: ContactUpsert) -> Told:
+    """What Brevo knows of a contact once this upsert is delivered."""
+    number, position = version(item)
+    return Told(
+        ext_id=upsert.ext_id,
+        version=number,
+        position=position,
+        mapping=upsert.mapping,
+        name=item.foreign_name,
+    )
+
+
+def letter(item: Item, why: str) -> Message:
+    """The dead letter of a command that was refused."""
+    return _dead(item.message, item.position, why, tries=item.tries + 1)
+
+
+def _dead(message: Msg, position: int, why: str, *, tries: int = 1) -> Message:
+    return dead.to_message(
+        who="brevo-sink",
+        why=why,
+        where=f"BREVO:{position}:{message.subject}",
+        msg_id=f"BREVO/{position}",
+        body=message.data,
+        headers=message.headers or {},
+        tries=tries,
+    )
+
+
+def said(
+    outcome: ReceiptOutcome,
+    items: Sequence[Item],
+    *,
+    batch: str = "",
+    why: str = "",
+    dropped: tuple[str, ...] = (),
+) -> Message:
+    """The receipt of what became of items of one kind; its id is theirs, the outcome's and the call's."""
+    command = items[0].command
+    one = Receipt(
+        outcome=outcome,
+        kind=commands.kind(command),
+        ids=tuple(item.command.id for item in items),
+        batch=batch,
+        why=why,
+        dropped=dropped,
+        told=told(items[0], command)
+        if outcome == "delivered" and isinstance(command, ContactUpsert)
+        else None,
+    )
+    first, last = items[0].position, items[-1].position
+    return receipt.to_message(one, f"{outcome}/{first}-{last}-{len(items)}/{batch}", follow(items[0].trace))
