@@ -259,7 +259,7 @@ def _decoded(body: bytes) -> str:
     try:
         return body.decode()
     except UnicodeDecodeError as error:
-        raise UnreadableError("not a form: not UTF-8") from error
+        raise UnreadableError(f"not a form: {type(error).__name__}") from error
 
 
 def _pairs(form: str) -> dict[str, str]:
