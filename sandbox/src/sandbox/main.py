@@ -7,6 +7,7 @@ import asyncio
 import itertools
 import os
 import signal
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
@@ -128,7 +129,8 @@ async def _compare(brevo: str, sent: Sequence[Sent], *, nats_url: str = "") -> N
 
 async def _keep(stack: Stack, brevo: str) -> None:
     """Say what runs where; the token is made up for this demo, and good for nothing else."""
-    out.print(f"""
+    out.print(
+        f"""
 Everything keeps running.  Ctrl-C stops it.
   webhooks   {stack.ingest}/webhooks/…
   Brevo      {brevo}/_sandbox/state
@@ -136,7 +138,9 @@ Everything keeps running.  Ctrl-C stops it.
   log        {stack.log}
 The same day once more, after which Brevo holds the same:
   TWILIO_AUTH_TOKEN={stack.environment["TWILIO_AUTH_TOKEN"]} \\
-  tajo-sandbox play --target {stack.ingest} --brevo {brevo} --verify""")
+  {sys.argv[0]} play --target {stack.ingest} --brevo {brevo} --verify""",
+        soft_wrap=True,  # a command that is to be copied stays in one piece
+    )
     with suppress(asyncio.CancelledError):  # Ctrl-C is how it shall end
         await asyncio.Event().wait()
 
