@@ -175,3 +175,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--storm-kills", type=int, default=8, help="SIGKILLs over three services and the broker")
     parser.addoption("--storm-away", type=float, default=2.0, help="seconds the broker stays away")
     parser.addoption("--report", metavar="FILE", help="write what the fault tests found")
+
+
+def pytest_report_header() -> str:
+    """Whether what we ask of Twilio is held to its OpenAPI."""
+    folder = os.environ.get("TAJO_SPECS_DIR")
+    return f"Twilio's OpenAPI: {folder or 'TAJO_SPECS_DIR is unset, so requests to Twilio are not checked against it'}"

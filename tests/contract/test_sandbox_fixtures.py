@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.brevo import BrevoSandbox
-from sandbox.faults import Fault
+from sandbox.faults import BREVO_WORDS, Fault
 from sandbox.http import Asked
 from sandbox.limits import Limits
 
@@ -149,7 +149,7 @@ def test_event_reads_back_with_the_documented_fields():
 def test_fault_on_request_answers_as_recorded(name):
     wanted = fixture(name)["response"]
 
-    answer = Fault("status", status=wanted["status"]).answer()
+    answer = Fault("status", status=wanted["status"]).answer(BREVO_WORDS)
 
     assert answer.body == wanted["body"]
 

@@ -10,7 +10,9 @@ from hypothesis import strategies as some
 from twilio.request_validator import RequestValidator
 
 from sandbox.day import webhooks
-from sandbox.twilio import FORM, sign, signed
+from sandbox.flex import voice
+from sandbox.task import Task
+from sandbox.twilio import FORM, rest_event, sign, signed
 
 DATA = Path(__file__).parents[1] / "data/twilio"
 URL, TOKEN = "https://flex.example.com/tajo", "0123456789abcdef0123456789abcdef"
@@ -131,3 +133,16 @@ def test_an_event_has_one_sid_in_callback_and_stream():
     assert len(both) >= 10
     for payload in both:
         assert in_callbacks[payload["sid"]][:2] == (payload["eventtype"], payload["resource_sid"])
+
+
+def test_an_event_read_over_rest_has_the_fields_of_the_fixtures():
+    page = json.loads((DATA / "rest/taskrouter.events.page1.json").read_text())["events"]
+    task = next(one for one in page if one["event_type"] == "task.canceled")
+    sent = Task("t", "voice", "Support Voice", voice("+15005550011", "c"))
+    sent.created("10:00:00.000")
+
+    shown = rest_event(sent.canceled("10:01:00.000")[0])
+
+    assert shown.keys() == task.keys()
+    assert task["event_data"].keys() <= shown["event_data"].keys() | {"task_canceled_reason"}
+    assert all(isinstance(value, str) for value in shown["event_data"].values())

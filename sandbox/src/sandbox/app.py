@@ -1,9 +1,9 @@
-"""The sandbox on the network: Brevo under /v3, its faults and state under /_sandbox, room for Twilio's REST."""
+"""The sandbox on the network: Brevo under /v3, Twilio under /twilio, faults and state of Brevo under /_sandbox."""
 
 import asyncio
 import json
 import socket
-from collections.abc import AsyncIterator, Iterator, MutableMapping
+from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 from urllib.parse import parse_qs
@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from sandbox.brevo import ADMIN, BASE, BrevoSandbox
 from sandbox.faults import Fault
 from sandbox.http import Answer, Asked, refused
+from sandbox.rest import TwilioSandbox
 
 BODY_BYTES_MAX = 10 * 1024**2  # the largest body Brevo documents, that of an import
 CONNECTION = "sandbox.connection"  # in the scope: the transport, so that a fault can cut it
@@ -25,35 +26,39 @@ Scope = MutableMapping[str, Any]
 class Sandbox:
     """The ASGI application, to be served by `serving` or `serve`."""
 
-    def __init__(self, brevo: BrevoSandbox) -> None:
+    def __init__(self, brevo: BrevoSandbox, twilio: TwilioSandbox | None = None) -> None:
         self.brevo = brevo
+        self._apis: tuple[BrevoSandbox | TwilioSandbox, ...] = (brevo, twilio) if twilio else (brevo,)
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
         """Answer one call, with the fault that was asked for it."""
         body = await _body(receive)
+        api = next((api for api in self._apis if scope["path"].startswith(f"{api.base}/")), None)
         if body is None:
             await _send(send, refused(413, "bad_request", "The body is too large"))
-        elif scope["path"].startswith(f"{BASE}/"):
-            await self._brevo(scope, receive, send, body)
+        elif api:
+            await self._call(api, scope, receive, send, body)
         else:
             await _send(send, self._admin(scope["method"], scope["path"], body))
 
-    async def _brevo(self, scope: Scope, receive: Any, send: Any, body: bytes) -> None:
+    async def _call(
+        self, api: BrevoSandbox | TwilioSandbox, scope: Scope, receive: Any, send: Any, body: bytes
+    ) -> None:
         method, path = scope["method"], scope["path"]
         query = parse_qs(scope["query_string"].decode(), keep_blank_values=True)
-        asked = Asked(method, path.removeprefix(BASE), query, body)
+        asked = Asked(method, path.removeprefix(api.base), query, body)
         headers = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
-        fault = self.brevo.take_fault(method, path)
+        fault = api.take_fault(method, path)
         if fault is None:
-            answer = self.brevo.answer(asked, headers)
+            answer = api.answer(asked, headers)
         else:
             await asyncio.sleep(fault.seconds)
-            applied = self.brevo.answer(asked, headers) if fault.applies else None
-            answer = applied if applied and fault.kind == "latency" else fault.answer()
+            applied = api.answer(asked, headers) if fault.applies else None
+            answer = applied if applied and fault.kind == "latency" else api.fault_answer(fault)
         heard = fault is None or fault.answers
-        request_id = self.brevo.record(method, path, answer.status if heard else 0)
+        extra = api.record(method, path, answer.status if heard else 0)
         if heard:
-            await _send(send, answer, {"sib-request-id": request_id})
+            await _send(send, answer, extra)
             return
         if fault and fault.kind.startswith("reset"):
             scope[CONNECTION].abort()
@@ -104,7 +109,7 @@ async def _body(receive: Any) -> bytes | None:
     return b"".join(chunks)
 
 
-async def _send(send: Any, answer: Answer, extra: dict[str, str] | None = None) -> None:
+async def _send(send: Any, answer: Answer, extra: Mapping[str, str] | None = None) -> None:
     text = isinstance(answer.body, str)
     body = b"" if answer.body is None else answer.body.encode() if text else json.dumps(answer.body).encode()
     headers = {**answer.headers, **(extra or {})}
@@ -133,15 +138,16 @@ class _Server(uvicorn.Server):
         yield
 
 
-def _config(brevo: BrevoSandbox, **where: Any) -> uvicorn.Config:
+def _config(brevo: BrevoSandbox, twilio: TwilioSandbox | None, **where: Any) -> uvicorn.Config:
     return uvicorn.Config(
-        Sandbox(brevo),
+        Sandbox(brevo, twilio),
         http=_Protocol,
         ws="none",
         lifespan="off",
         access_log=False,
         log_level="warning",
         server_header=False,
+        date_header=twilio is None,  # the local Twilio has its own clock
         timeout_graceful_shutdown=1,  # s; calls that hang by request would keep it open
         **where,
     )
@@ -162,12 +168,12 @@ async def listening(config: uvicorn.Config, *, host: str = "127.0.0.1", port: in
 
 
 @asynccontextmanager
-async def serving(brevo: BrevoSandbox) -> AsyncIterator[str]:
-    """Serve a Brevo in the running loop, on a free port; gives http://127.0.0.1:port, Brevo is at /v3 there."""
-    async with listening(_config(brevo)) as url:
+async def serving(brevo: BrevoSandbox, twilio: TwilioSandbox | None = None) -> AsyncIterator[str]:
+    """Serve both in the running loop, on a free port; gives http://127.0.0.1:port, Brevo is at /v3 there."""
+    async with listening(_config(brevo, twilio)) as url:
         yield url
 
 
 def serve(brevo: BrevoSandbox, *, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT."""
-    uvicorn.Server(_config(brevo, host=host, port=port)).run()
+    uvicorn.Server(_config(brevo, None, host=host, port=port)).run()

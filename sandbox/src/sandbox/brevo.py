@@ -23,7 +23,7 @@ from sandbox.account import ACCOUNT, Account
 from sandbox.contact import Contact
 from sandbox.contacts import Contacts
 from sandbox.events import Event, Events
-from sandbox.faults import Fault, take
+from sandbox.faults import BREVO_WORDS, Fault, take
 from sandbox.http import Answer, Asked, BadRequestError, refused
 from sandbox.limits import Limits, Meter, bucket_of
 
@@ -54,6 +54,8 @@ class BrevoSandbox:
     faults: list[Fault] = field(default_factory=list)
     requests: deque[Request] = field(default_factory=lambda: deque(maxlen=REQUESTS_MAX))
     clock: Callable[[], float] = time.time
+
+    base = BASE
 
     def __post_init__(self) -> None:
         self.account = Account()
@@ -95,12 +97,16 @@ class BrevoSandbox:
             answer = self._routed(asked, datetime.fromtimestamp(now, UTC))
         return Answer(answer.status, answer.body, {**limit_headers, **answer.headers})
 
-    def record(self, method: str, path: str, status: int) -> str:
-        """Remember a call, and give it its sib-request-id."""
+    def fault_answer(self, fault: Fault) -> Answer:
+        """In Brevo's words."""
+        return fault.answer(BREVO_WORDS)
+
+    def record(self, method: str, path: str, status: int) -> Mapping[str, str]:
+        """Remember a call; the headers that every answer has."""
         route = next((name for pattern, name in _ROUTES if pattern.fullmatch(path.removeprefix(BASE))), path)
         self.requests.append(Request(method, path, route, status, round(self.clock() * 1000)))
         self._calls += 1
-        return f"sandbox-{self._calls:08d}"
+        return {"sib-request-id": f"sandbox-{self._calls:08d}"}
 
     def state(self) -> dict[str, Any]:
         """All there is, as JSON: what `tajo-sandbox play --verify` compares."""

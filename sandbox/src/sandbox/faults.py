@@ -1,5 +1,6 @@
 """Faults as data: what shall go wrong, how often, and where."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,17 +26,22 @@ class Fault:
     times: int | None = 1
     path: str = ""  # a prefix such as /v3/events/batch; empty fits every call
     method: str = ""  # empty fits every method
+    every: int = 1  # of the calls it fits, each so-manieth
     seconds: float = 0.0
     body: Any = None  # of a `status` fault, instead of the usual one
     headers: dict[str, str] = field(default_factory=dict)
+    fitted: int = 0
 
     def fits(self, method: str, path: str) -> bool:
-        """Whether this call shall go wrong."""
-        return self.times != 0 and path.startswith(self.path) and self.method in ("", method)
+        """Whether this call shall go wrong; counted."""
+        if self.times == 0 or not path.startswith(self.path) or self.method not in ("", method):
+            return False
+        self.fitted += 1
+        return self.fitted % self.every == 0
 
-    def answer(self) -> Answer:
-        """What a `status` fault answers."""
-        usual = _USUAL.get(self.status) or refused(self.status, "bad_request", "A fault on request")
+    def answer(self, words: Mapping[int, Answer]) -> Answer:
+        """What a `status` fault answers, in the words of whoever it stands for."""
+        usual = words.get(self.status) or refused(self.status, "bad_request", "A fault on request")
         body = usual.body if self.body is None else self.body
         return Answer(self.status, body, {**usual.headers, **self.headers})
 
@@ -60,7 +66,7 @@ def take(faults: list[Fault], method: str, path: str) -> Fault | None:
     return None
 
 
-_USUAL = {
+BREVO_WORDS = {
     401: refused(
         401,
         "unauthorized",

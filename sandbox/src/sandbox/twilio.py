@@ -125,6 +125,35 @@ def cloud_event(event: TaskRouterEvent) -> dict[str, Any]:
     }
 
 
+def rest_event(event: TaskRouterEvent) -> dict[str, Any]:
+    """An item of GET /v1/Workspaces/{WS}/Events: the fields in event_data, all text, dates in epoch seconds."""
+    here = f"https://taskrouter.twilio.com/v1/Workspaces/{WORKSPACE_SID}"
+    return {
+        "account_sid": ACCOUNT_SID,
+        "actor_sid": WORKSPACE_SID,
+        "actor_type": "workspace",
+        "actor_url": here,
+        "description": event.description,
+        "event_data": {
+            **{name: _form_value(value) for name, value in event.fields.items()},
+            "operating_unit_sid": sid("OU", "sandbox"),
+            "workspace_sid": WORKSPACE_SID,
+            "workspace_name": WORKSPACE_NAME,
+        },
+        "event_date": f"{iso(event.time_ms)[:19]}Z",
+        "event_date_ms": event.time_ms,
+        "event_type": event.type,
+        "resource_sid": event.resource_sid,
+        "resource_type": event.resource_type,
+        "resource_url": f"{here}/{event.resource_type.capitalize()}s/{event.resource_sid}",
+        "sid": event.sid,
+        "source": "twilio",
+        "source_ip_address": None,
+        "workspace_sid": WORKSPACE_SID,
+        "url": f"{here}/Events/{event.sid}",
+    }
+
+
 def iso(ms: int) -> str:
     """Epoch milliseconds as Twilio writes them: 2026-11-20T09:00:00.101Z."""
     return f"{datetime.fromtimestamp(ms // 1000, UTC):%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"

@@ -1,0 +1,340 @@
+"""A local Twilio: the REST API as far as the connector reads it, with its limits as it would count them.
+
+In a test:
+
+    twilio = TwilioSandbox(events=[...])
+    async with serving(brevo, twilio) as url:  # from sandbox.app
+        ...  # TAJO_TWILIO_TASKROUTER_URL is f"{url}/twilio/taskrouter"; so with conversations, flex and events
+    assert twilio.peak("taskrouter_events") <= 20
+
+What happens goes in as TaskRouterEvents and Conversations; lists of tasks and agents follow from that.
+Shapes: https://www.twilio.com/docs/taskrouter/api, https://www.twilio.com/docs/conversations/api
+"""
+
+import base64
+import hashlib
+import re
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import formatdate
+from typing import Any
+from urllib.parse import parse_qs, urlencode
+
+from sandbox.faults import Fault, take
+from sandbox.http import Answer, Asked
+from sandbox.twilio import ACCOUNT_SID, WORKSPACE_NAME, WORKSPACE_SID, TaskRouterEvent, iso, rest_event, sid
+
+BASE = "/twilio"
+DAY_S = 24 * 3600
+EVENTS_DAYS = 30  # https://www.twilio.com/docs/taskrouter/api/event
+TASK_GONE_S = 300  # https://www.twilio.com/docs/taskrouter/lifecycle-task-state
+CHAT_SERVICE_SID, FLEX_INSTANCE_SID = sid("IS", "sandbox"), sid("GO", "sandbox")
+
+LIMITS = {
+    "flex": 100,
+    "conversations": 100,
+    "taskrouter": 30,
+    "taskrouter_events": 20,
+    "events": 20,
+    "web_channels": 1,
+}
+"""Calls in any one second, however it is laid."""
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """A conversation of Flex's service, and who takes part."""
+
+    name: str
+    created_ms: int
+    updated_ms: int
+    state: str = "closed"
+    participants: Sequence[Mapping[str, Any]] = ()  # each {"identity": …} or {"messaging_binding": {…}}
+    attributes: str = "{}"
+
+    @property
+    def sid(self) -> str:
+        """CH…"""
+        return sid("CH", self.name)
+
+
+@dataclass
+class TwilioSandbox:
+    """One account.  `answer` is all of its judgement; `app.Sandbox` puts it on the network."""
+
+    token: str = "sandbox-auth-token"
+    events: list[TaskRouterEvent] = field(default_factory=list)
+    conversations: list[Conversation] = field(default_factory=list)
+    faults: list[Fault] = field(default_factory=list)
+    shuffled: bool = False  # pages in no order of time
+    null_attributes: bool = False  # in lists of tasks and agents, as the OpenAPI's text says
+    clock: Callable[[], float] = time.time
+    arrivals: dict[str, deque[float]] = field(default_factory=dict)  # limit → when calls came, monotonic
+    answered: Counter[str] = field(default_factory=Counter)  # "GET /path 200" → how often
+    callback_url: str | None = None
+
+    base = BASE
+
+    def take_fault(self, method: str, path: str) -> Fault | None:
+        """What shall go wrong with this call, if anything."""
+        return take(self.faults, method, path)
+
+    def fault_answer(self, fault: Fault) -> Answer:
+        """In Twilio's words."""
+        return fault.answer(WORDS)
+
+    def record(self, method: str, path: str, status: int) -> Mapping[str, str]:
+        """Remember a call; the headers that every answer has."""
+        self.answered[f"{method} {_SID.sub('…', path)} {status}"] += 1
+        return {
+            "date": formatdate(self.clock(), usegmt=True),
+            "twilio-request-id": sid("RQ", str(self.answered.total())),
+        }
+
+    def peak(self, limit: str) -> int:
+        """The most calls under a limit in any one second."""
+        came, most, first = sorted(self.arrivals.get(limit, ())), 0, 0
+        for last, moment in enumerate(came):
+            while came[first] <= moment - 1.0:
+                first += 1
+            most = max(most, last - first + 1)
+        return most
+
+    def answer(self, asked: Asked, headers: Mapping[str, str]) -> Answer:
+        """Answer one call under /twilio: the limits, who it is, then what was asked.  `headers` are lower case."""
+        product, _, rest = asked.path.removeprefix("/").partition("/")
+        if not self._counted(product, asked.path):
+            return refused(429, 20429, "Too Many Requests")
+        if headers.get("authorization") != self._authorization():
+            return refused(401, 20003, "Authenticate")
+        if "Page" in asked.query and "PageToken" not in asked.query:
+            return refused(400, 40153, "Page parameter is not supported")
+        origin = f"http://{headers.get('host', '127.0.0.1')}{BASE}/{product}"
+        return self._routed(f"{asked.method} /{rest}", asked, f"{origin}/{rest}")
+
+    def _authorization(self) -> str:
+        return "Basic " + base64.b64encode(f"{ACCOUNT_SID}:{self.token}".encode()).decode()
+
+    def _counted(self, product: str, path: str) -> bool:
+        """Whether it is within every limit it counts under."""
+        now = time.monotonic()
+        names = [product] if product in LIMITS else []
+        if product == "taskrouter" and path.endswith("/Events"):
+            names.append("taskrouter_events")
+        elif path.endswith("/WebChannels"):
+            names.append("web_channels")
+        within = True
+        for name in names:
+            came = self.arrivals.setdefault(name, deque())
+            came.append(now)
+            recent = sum(1 for moment in list(came)[-LIMITS[name] - 1 :] if moment > now - 1.0)
+            within = within and recent <= LIMITS[name]
+        return within
+
+    def _routed(self, what: str, asked: Asked, url: str) -> Answer:
+        sids = _SID.findall(what)
+        match _SID.sub("{sid}", what):
+            case "GET /v1/Configuration":
+                return self._configuration(url)
+            case "GET /v1/Channels" | "GET /v1/WebChannels":
+                return self._page(asked, url, "flex_chat_channels", [], dict, most=50)
+            case "GET /v1/Workspaces/{sid}" | "POST /v1/Workspaces/{sid}" if sids[0] == WORKSPACE_SID:
+                return self._workspace(asked, url)
+            case "GET /v1/Workspaces/{sid}/Events" if sids[0] == WORKSPACE_SID:
+                return self._events(asked, url)
+            case "GET /v1/Workspaces/{sid}/Tasks" if sids[0] == WORKSPACE_SID:
+                return self._tasks(asked, url)
+            case "GET /v1/Workspaces/{sid}/Tasks/{sid}" if sids[0] == WORKSPACE_SID:
+                return self._one_task(sids[1])
+            case "GET /v1/Workspaces/{sid}/Workers" if sids[0] == WORKSPACE_SID:
+                workers = [_worker(event) for event in self._latest("worker_sid")]
+                return self._page(asked, url, "workers", workers, self._listed, most=1000)
+            case "GET /v1/Workspaces/{sid}/TaskQueues" if sids[0] == WORKSPACE_SID:
+                queues = [_queue(event) for event in self._latest("task_queue_sid")]
+                return self._page(asked, url, "task_queues", queues, dict, most=1000)
+            case "GET /v1/Services/{sid}/Conversations" if sids[0] == CHAT_SERVICE_SID:
+                return self._conversations(asked, url)
+            case "GET /v1/Services/{sid}/Conversations/{sid}/Participants" if sids[0] == CHAT_SERVICE_SID:
+                return self._participants(asked, url, sids[1])
+            case _:
+                return refused(404, 20404, f"The requested resource {asked.path} was not found")
+
+    # -- what there is -----------------------------------------------------------------------------------------
+
+    def _configuration(self, url: str) -> Answer:
+        return Answer(200, {
+            "account_sid": ACCOUNT_SID, "status": "ok", "taskrouter_workspace_sid": WORKSPACE_SID,
+            "chat_service_instance_sid": CHAT_SERVICE_SID, "flex_service_instance_sid": CHAT_SERVICE_SID,
+            "flex_instance_sid": FLEX_INSTANCE_SID, "ui_version": "~2.17.0", "url": url,
+        })  # fmt: skip
+
+    def _workspace(self, asked: Asked, url: str) -> Answer:
+        if asked.method == "POST":
+            form = parse_qs(asked.body.decode(), keep_blank_values=True)
+            self.callback_url = form.get("EventCallbackUrl", [self.callback_url or ""])[-1] or None
+        return Answer(200, {
+            "sid": WORKSPACE_SID, "account_sid": ACCOUNT_SID, "friendly_name": WORKSPACE_NAME,
+            "event_callback_url": self.callback_url, "events_filter": None, "url": url,
+        })  # fmt: skip
+
+    def _events(self, asked: Asked, url: str) -> Answer:
+        now = self.clock()
+        start, end = _moment(asked.one("StartDate")), _moment(asked.one("EndDate"))
+        if start is None:
+            start = now - 60 * int(asked.one("Minutes", "15"))
+        oldest = now - EVENTS_DAYS * DAY_S
+        wanted = [
+            event for event in self.events
+            if max(start, oldest) * 1000 <= event.time_ms <= (now if end is None else end) * 1000
+            and asked.one("EventType") in ("", event.type)
+            and asked.one("TaskSid") in ("", event.fields.get("task_sid", ""))
+        ]  # fmt: skip
+        return self._page(asked, url, "events", wanted, rest_event, most=1000)
+
+    def _tasks(self, asked: Asked, url: str) -> Answer:
+        tasks = {shown["sid"]: shown for shown in map(self._task, self._latest("task_sid")) if shown}
+        if asked.one("AssignmentStatus"):
+            wanted = asked.one("AssignmentStatus").split(",")
+            tasks = {name: task for name, task in tasks.items() if task["assignment_status"] in wanted}
+        return self._page(asked, url, "tasks", list(tasks.values()), self._listed, most=1000)
+
+    def _one_task(self, task: str) -> Answer:
+        found = next((event for event in self._latest("task_sid") if event.fields["task_sid"] == task), None)
+        shown = self._task(found) if found else None
+        return Answer(200, shown) if shown else refused(404, 20404, "The requested resource was not found")
+
+    def _conversations(self, asked: Asked, url: str) -> Answer:
+        start, end = asked.one("StartDate")[:10], asked.one("EndDate")[:10]
+        wanted = [
+            one for one in self.conversations
+            if start <= iso(one.created_ms)[:10] <= (end or "9999") and asked.one("State") in ("", one.state)
+        ]  # fmt: skip
+        return self._page(asked, url, "conversations", wanted, _conversation, most=100)
+
+    def _participants(self, asked: Asked, url: str, conversation: str) -> Answer:
+        found = next((one for one in self.conversations if one.sid == conversation), None)
+        if found is None:
+            return refused(404, 20404, "The requested resource was not found")
+        shown = [_participant(found, number) for number in range(len(found.participants))]
+        return self._page(asked, url, "participants", shown, dict, most=100)
+
+    # -- lists -------------------------------------------------------------------------------------------------
+
+    def _latest(self, name: str) -> Iterable[TaskRouterEvent]:
+        """The latest event about each thing that this field names."""
+        latest: dict[str, TaskRouterEvent] = {}
+        for event in sorted(self.events, key=lambda event: event.time_ms):
+            if event.fields.get(name) and event.time_ms <= self.clock() * 1000:
+                latest[event.fields[name]] = event
+        return latest.values()
+
+    def _task(self, event: TaskRouterEvent) -> dict[str, Any] | None:
+        shown, fields = rest_event(event)["event_data"], event.fields
+        ended = fields["task_assignment_status"] in ("completed", "canceled")
+        if ended and self.clock() * 1000 > event.time_ms + TASK_GONE_S * 1000:
+            return None
+        return {
+            "sid": fields["task_sid"], "account_sid": ACCOUNT_SID, "workspace_sid": WORKSPACE_SID,
+            "assignment_status": fields["task_assignment_status"], "attributes": shown["task_attributes"],
+            "age": fields["task_age"], "priority": 0, "date_updated": iso(event.time_ms),
+            "task_channel_unique_name": fields["task_channel_unique_name"],
+            "task_queue_friendly_name": fields.get("task_queue_name"), "workflow_sid": fields["workflow_sid"],
+        }  # fmt: skip
+
+    def _listed(self, shown: dict[str, Any]) -> dict[str, Any]:
+        return {**shown, "attributes": None} if self.null_attributes else shown
+
+    def _page(
+        self, asked: Asked, url: str, key: str, things: Sequence[Any], shown: Callable[[Any], dict[str, Any]], *, most: int
+    ) -> Answer:  # fmt: skip
+        size = min(int(asked.one("PageSize", "50")), most)
+        order = sorted((_place(thing, shuffled=self.shuffled), n) for n, thing in enumerate(things))
+        token = asked.one("PageToken").removeprefix("PA")
+        found = (place + 1 for place, (_, n) in enumerate(order) if _name(things[n]) == token)
+        after = next(found, len(order)) if token else 0
+        part = [things[n] for _, n in order[after : after + size]]
+        more = after + size < len(order)
+        query = {name: values for name, values in asked.query.items() if name not in ("Page", "PageToken")}
+        following = {**query, "Page": ["1"], "PageToken": [f"PA{_name(part[-1])}"]} if more else None
+        meta = {
+            "page": 0, "page_size": size, "first_page_url": url, "previous_page_url": None, "url": url,
+            "next_page_url": f"{url}?{urlencode(following, doseq=True)}" if following else None, "key": key,
+        }  # fmt: skip
+        return Answer(200, {key: [shown(thing) for thing in part], "meta": meta})
+
+
+def refused(status: int, code: int, message: str) -> Answer:
+    """An error as Twilio words it."""
+    url = f"https://www.twilio.com/docs/errors/{code}"
+    return Answer(status, {"code": code, "message": message, "more_info": url, "status": status})
+
+
+WORDS = {
+    status: refused(status, code, message)
+    for status, code, message in (
+        (400, 20001, "Invalid parameter"), (401, 20003, "Authenticate"), (403, 20403, "Forbidden"),
+        (404, 20404, "The requested resource was not found"), (429, 20429, "Too Many Requests"),
+        (500, 20500, "Internal Server Error"), (503, 20503, "Service Unavailable"),
+    )
+}  # fmt: skip
+
+_SID = re.compile(r"[A-Z]{2}[0-9a-f]{32}")
+
+
+def _name(thing: Any) -> str:
+    return str(thing["sid"] if isinstance(thing, dict) else thing.sid)
+
+
+def _place(thing: Any, *, shuffled: bool) -> tuple[Any, str]:
+    """Where in a list something stands; the newest first, unless shuffled."""
+    name = _name(thing)
+    if shuffled:
+        return hashlib.sha256(name.encode()).hexdigest(), name
+    return -int(getattr(thing, "time_ms", getattr(thing, "created_ms", 0))), name
+
+
+def _moment(text: str) -> float | None:
+    """ISO 8601 as epoch seconds."""
+    if not text:
+        return None
+    moment = datetime.fromisoformat(text)
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def _worker(event: TaskRouterEvent) -> dict[str, Any]:
+    fields = rest_event(event)["event_data"]
+    return {
+        "sid": fields["worker_sid"], "account_sid": ACCOUNT_SID, "workspace_sid": WORKSPACE_SID,
+        "friendly_name": fields["worker_name"], "attributes": fields["worker_attributes"],
+        "activity_name": fields.get("worker_activity_name"), "available": True, "date_updated": iso(event.time_ms),
+    }  # fmt: skip
+
+
+def _queue(event: TaskRouterEvent) -> dict[str, Any]:
+    return {
+        "sid": event.fields["task_queue_sid"], "account_sid": ACCOUNT_SID, "workspace_sid": WORKSPACE_SID,
+        "friendly_name": event.fields["task_queue_name"], "task_order": "FIFO",
+    }  # fmt: skip
+
+
+def _conversation(one: Conversation) -> dict[str, Any]:
+    url = f"https://conversations.twilio.com/v1/Services/{CHAT_SERVICE_SID}/Conversations/{one.sid}"
+    return {
+        "sid": one.sid, "account_sid": ACCOUNT_SID, "chat_service_sid": CHAT_SERVICE_SID,
+        "messaging_service_sid": sid("MG", "sandbox"), "friendly_name": one.name, "unique_name": None,
+        "attributes": one.attributes, "date_created": f"{iso(one.created_ms)[:19]}Z",
+        "date_updated": f"{iso(one.updated_ms)[:19]}Z", "state": one.state, "timers": {}, "bindings": {}, "url": url,
+        "links": {"participants": f"{url}/Participants", "messages": f"{url}/Messages"},
+    }  # fmt: skip
+
+
+def _participant(one: Conversation, number: int) -> dict[str, Any]:
+    created = f"{iso(one.created_ms)[:19]}Z"
+    return {
+        "account_sid": ACCOUNT_SID, "conversation_sid": one.sid, "sid": sid("MB", f"{one.name} {number}"),
+        "identity": None, "attributes": "{}", "messaging_binding": None, "role_sid": sid("RL", "sandbox"),
+        "date_created": created, "date_updated": created, **one.participants[number],
+    }  # fmt: skip
