@@ -116,8 +116,10 @@ class Delivery:
         if self._ledger.current(item.command.ext_id) != item.command.ext_id:  # told under its new name
             return [item]
         known = self._ledger.delivered(item.command.ext_id)
-        if known and known[2] == item.command.mapping and known[:2] >= version(item):
-            return [item]
+        if known:
+            same = known[2] == item.command.mapping  # else who was heard later has the newer mapping
+            if known[:2] >= version(item) if same else known[1] > item.position:
+                return [item]
         older = self._hold(item)
         return [older] if older else []
 

@@ -35,6 +35,7 @@ class Item(Struct, eq=False):
 class _Contact(Struct, eq=False):
     known: bool  # Brevo has it
     upsert: Item | None = None
+    telling: Item | None = None  # the upsert that is taken
     events: deque[Item] = deque()
     busy: bool = False
     not_before: float = 0.0
@@ -61,13 +62,9 @@ class Desk:
                 self._events.append(item.ext_id)
             contact.events.append(item)
             return None
-        older = contact.upsert
-        if older is None:
-            self._upserts.append(item.ext_id)
-        elif newer_than(older, item):
-            return item
-        contact.upsert = item
-        return older
+        if contact.telling is not None and newer_than(contact.telling, item):
+            return item  # a killed sink's, heard again: an older one never goes after a newer
+        return self._lay(contact, item)
 
     def back(self, items: Iterable[Item], *, not_before: float) -> list[Item]:
         """Put items back, first in their order, for later; `done` frees their contacts.  Returns what is superseded."""
@@ -79,12 +76,20 @@ class Desk:
                 if not contact.events:
                     self._events.append(item.ext_id)
                 contact.events.appendleft(item)
-            elif contact.upsert is None:
-                contact.upsert = item
-                self._upserts.append(item.ext_id)
             else:
-                superseded.append(item)
+                contact.telling = None
+                if (old := self._lay(contact, item)) is not None:
+                    superseded.append(old)
         return superseded
+
+    def _lay(self, contact: _Contact, item: Item) -> Item | None:
+        """The newer of two upserts stays; returns the other."""
+        if contact.upsert is None:
+            self._upserts.append(item.ext_id)
+        elif newer_than(contact.upsert, item):
+            return item
+        older, contact.upsert = contact.upsert, item
+        return older
 
     def take_upsert(self, now: float) -> Item | None:
         """The upsert that has waited longest and may go now; its contact is busy until `done`."""
@@ -94,8 +99,8 @@ class Desk:
             if not self._may(ext_id, contact, now):
                 self._upserts.append(ext_id)
                 continue
-            item, contact.upsert, contact.busy = contact.upsert, None, True
-            return item
+            contact.telling, contact.upsert, contact.busy = contact.upsert, None, True
+            return contact.telling
         return None
 
     def take_events(self, now: float, most: int) -> list[Item]:
@@ -131,7 +136,7 @@ class Desk:
             contact = self._contacts.get(ext_id)
             if contact is None:
                 continue
-            contact.busy = False
+            contact.busy, contact.telling = False, None
             contact.known = contact.known if known is None else known
             if contact.upsert is None and not contact.events:
                 del self._contacts[ext_id]
