@@ -12,11 +12,20 @@ from pathlib import Path
 
 import httpx
 import pytest
+from hypothesis import settings
 
 from shared.bootstrap import bootstrap
 from tajo import nats_server as embedded
 
 ROOT = Path(__file__).parent.parent
+NO_TWILIO = {
+    f"TAJO_TWILIO_{product}_URL": "http://127.0.0.1:9"  # where nothing listens
+    for product in ("FLEX", "TASKROUTER", "CONVERSATIONS", "EVENTS")
+}
+
+# A machine with other things to do is no failed test.
+settings.register_profile("tajo", deadline=None)
+settings.load_profile("tajo")
 
 
 class NatsServer:
@@ -123,6 +132,7 @@ def everything(tmp_path: Path) -> Iterator[Callable[..., Service]]:
             "TAJO_NATS_URL": f"nats://127.0.0.1:{free_port()}",
             "TAJO_DATA_DIR": str(tmp_path / "data"),
             "TAJO_CONFIG": str(ROOT / "config/tajo.yaml"),
+            **NO_TWILIO,
         }
         made.append(
             Service(["tajo", "up"], {**defaults, **environment}, ports["INGEST"], tmp_path / "up.log")
@@ -147,6 +157,7 @@ def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
             "TAJO_DATA_DIR": str(tmp_path / "data"),
             "TAJO_CONFIG": str(ROOT / "config/tajo.yaml"),
             f"TAJO_{name.upper().replace('-', '_')}_PORT": str(port),
+            **NO_TWILIO,
         }
         log = tmp_path / f"{name}-{port}.log"
         made.append(Service([f"{name.replace('-', '_')}.main"], {**defaults, **environment}, port, log))

@@ -131,3 +131,12 @@ event_mapping:
     assert [one.partition(":")[0] for one in problems(written)] == [
         "line 2, column 3", "line 3, column 35", "line 5, column 3", "line 6, column 18", "line 7, column 20",
     ]  # fmt: skip
+
+
+def test_numbers_with_a_point_are_read():
+    read = config.parse(
+        "connectors: {twilio_flex: {poller: {interval_s: 2.5}}}\nevent_mapping: {task.created: {name: A, when: {x: 1.5}}}"
+    )
+
+    assert read.flex.poller.interval_s == 2.5
+    assert read.rules["task.created"].when == {"x": 1.5}

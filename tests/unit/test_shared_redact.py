@@ -5,7 +5,7 @@ import json
 from hypothesis import assume, given
 from hypothesis import strategies as some
 
-from ingest.redact import BODY, CARD, cards, is_card, pairs, value
+from shared.redact import BODY, CARD, cards, is_card, pairs, value
 
 VISA, AMEX, MASTER = "4111111111111111", "378282246310005", "5555555555554444"
 

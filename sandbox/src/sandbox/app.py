@@ -165,6 +165,9 @@ async def listening(config: uvicorn.Config, *, host: str = "127.0.0.1", port: in
         finally:
             server.should_exit = True
             await running
+            for connection in list(server.server_state.connections):  # of callers that still call
+                connection.transport.abort()
+            await asyncio.sleep(0)
 
 
 @asynccontextmanager
@@ -174,6 +177,6 @@ async def serving(brevo: BrevoSandbox, twilio: TwilioSandbox | None = None) -> A
         yield url
 
 
-def serve(brevo: BrevoSandbox, *, host: str, port: int) -> None:
+def serve(brevo: BrevoSandbox, twilio: TwilioSandbox, *, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT."""
-    uvicorn.Server(_config(brevo, None, host=host, port=port)).run()
+    uvicorn.Server(_config(brevo, twilio, host=host, port=port)).run()

@@ -15,10 +15,14 @@ import httpx
 import nats
 from nats.js.errors import NotFoundError
 
+from sandbox.brevo import BrevoSandbox
+from sandbox.rest import TwilioSandbox
+
 READY_S = 60.0  # until all services are ready; two seconds are usual, a first start compiles everything
 STOP_S = 30.0  # for `tajo up` to stop its children in order
 LOG_LINES = 40  # shown where something fails
 
+PRODUCTS = ("FLEX", "TASKROUTER", "CONVERSATIONS", "EVENTS")
 SERVICES = ("ingest", "mapper", "brevo-sink", "poller")
 
 
@@ -61,7 +65,9 @@ def free_ports(names: tuple[str, ...]) -> dict[str, int]:
         return {name: int(listener.getsockname()[1]) for name, listener in listeners.items()}
 
 
-def environment(ports: Mapping[str, int], *, data: Path, home: Path, brevo: str, key: str) -> dict[str, str]:
+def environment(
+    ports: Mapping[str, int], *, data: Path, home: Path, url: str, brevo: BrevoSandbox, twilio: TwilioSandbox
+) -> dict[str, str]:
     """What `tajo up` is told: made-up secrets, and nothing of what this shell has set for it."""
     ours = ("TAJO_", "TWILIO_", "BREVO_")
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
@@ -71,21 +77,24 @@ def environment(ports: Mapping[str, int], *, data: Path, home: Path, brevo: str,
         "TAJO_DATA_DIR": str(data),
         "TAJO_CONFIG": str(home / "config/tajo.yaml"),
         "TAJO_PUBLIC_URL": f"http://127.0.0.1:{ports['ingest']}",
-        "TAJO_BREVO_URL": f"{brevo}/v3",
-        "TWILIO_ACCOUNT_SID": f"AC{secrets.token_hex(16)}",
-        "TWILIO_AUTH_TOKEN": secrets.token_hex(16),
-        "BREVO_API_KEY": key,
+        "TAJO_BREVO_URL": f"{url}/v3",
+        **{f"TAJO_TWILIO_{name}_URL": f"{url}/twilio/{name.lower()}" for name in PRODUCTS},
+        "TWILIO_ACCOUNT_SID": twilio.account_sid,
+        "TWILIO_AUTH_TOKEN": twilio.token,
+        "BREVO_API_KEY": brevo.api_key,
         "TAJO_API_KEY": secrets.token_urlsafe(24),
         **{f"TAJO_{name.upper().replace('-', '_')}_PORT": str(ports[name]) for name in SERVICES},
     }
 
 
 @asynccontextmanager
-async def running(*, data: Path, brevo: str, key: str) -> AsyncIterator[Stack]:
+async def running(
+    *, data: Path, url: str, brevo: BrevoSandbox, twilio: TwilioSandbox
+) -> AsyncIterator[Stack]:
     """`tajo up` as a child, ready; it is stopped at the end, whatever happens.  Raises DemoError."""
     home = root()
     ports = free_ports(("nats", *SERVICES))
-    told = environment(ports, data=data, home=home, brevo=brevo, key=key)
+    told = environment(ports, data=data, home=home, url=url, brevo=brevo, twilio=twilio)
     stack = Stack(ports, told, data / "tajo.log")
     with stack.log.open("wb") as log:
         child = await asyncio.create_subprocess_exec(

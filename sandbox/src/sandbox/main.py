@@ -6,6 +6,7 @@ Exit codes: 0 Brevo holds exactly what was expected, 1 it does not, 2 wrong usag
 import asyncio
 import itertools
 import os
+import secrets
 import signal
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from sandbox.day import webhooks
 from sandbox.demo import DemoError, Stack, running, stored, tail
 from sandbox.expected import CONTACTS
 from sandbox.play import NotEqualError, NotTakenError, Target, play, wait_until_equal
+from sandbox.rest import TwilioSandbox
 from sandbox.verify import Sent
 from shared.settings import SettingsError, load
 
@@ -43,13 +45,15 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Address; TAJO_SANDBOX_HOST.")] = None,
     port: Annotated[int | None, typer.Option(help="Port; TAJO_SANDBOX_PORT.")] = None,
 ) -> None:
-    """Serve a local Brevo at /v3, with faults on request at /_sandbox/faults."""
+    """Serve a local Brevo at /v3, with faults on request at /_sandbox/faults, and a local Twilio at /twilio."""
     told = _settings(settings.Serve)
     where = (host or told.host, told.port if port is None else port)
     out.print(
         f"Brevo: http://{where[0]}:{where[1]}/v3   its state: /_sandbox/state   faults: /_sandbox/faults"
     )
-    network.serve(BrevoSandbox(api_key=told.api_key), host=where[0], port=where[1])
+    out.print(f"Twilio: http://{where[0]}:{where[1]}/twilio/taskrouter, /flex, /conversations and /events")
+    twilio = TwilioSandbox(account_sid=told.account_sid, token=told.auth_tokens.split(",")[0].strip())
+    network.serve(BrevoSandbox(api_key=told.api_key), twilio, host=where[0], port=where[1])
 
 
 @app.command("play")
@@ -81,10 +85,11 @@ def demo(
     async def act() -> None:
         out.rule("[bold]Twilio Flex → Tajo → Brevo: a day in a contact centre")
         brevo = BrevoSandbox()
+        twilio = TwilioSandbox(account_sid=f"AC{secrets.token_hex(16)}", token=secrets.token_hex(16))
         with tempfile.TemporaryDirectory(prefix="tajo-demo-") as data:
-            async with network.serving(brevo) as url:
+            async with network.serving(brevo, twilio) as url:
                 began = time.monotonic()
-                async with running(data=Path(data), brevo=url, key=brevo.api_key) as stack:
+                async with running(data=Path(data), url=url, brevo=brevo, twilio=twilio) as stack:
                     _done("The broker and the four services are ready", began)
                     target = Target(stack.ingest, stack.ingest, stack.environment["TWILIO_AUTH_TOKEN"])
                     try:

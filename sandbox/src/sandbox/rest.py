@@ -65,6 +65,7 @@ class Conversation:
 class TwilioSandbox:
     """One account.  `answer` is all of its judgement; `app.Sandbox` puts it on the network."""
 
+    account_sid: str = ACCOUNT_SID
     token: str = "sandbox-auth-token"
     events: list[TaskRouterEvent] = field(default_factory=list)
     conversations: list[Conversation] = field(default_factory=list)
@@ -116,7 +117,7 @@ class TwilioSandbox:
         return self._routed(f"{asked.method} /{rest}", asked, f"{origin}/{rest}")
 
     def _authorization(self) -> str:
-        return "Basic " + base64.b64encode(f"{ACCOUNT_SID}:{self.token}".encode()).decode()
+        return "Basic " + base64.b64encode(f"{self.account_sid}:{self.token}".encode()).decode()
 
     def _counted(self, product: str, path: str) -> bool:
         """Whether it is within every limit it counts under."""
@@ -166,7 +167,7 @@ class TwilioSandbox:
 
     def _configuration(self, url: str) -> Answer:
         return Answer(200, {
-            "account_sid": ACCOUNT_SID, "status": "ok", "taskrouter_workspace_sid": WORKSPACE_SID,
+            "account_sid": self.account_sid, "status": "ok", "taskrouter_workspace_sid": WORKSPACE_SID,
             "chat_service_instance_sid": CHAT_SERVICE_SID, "flex_service_instance_sid": CHAT_SERVICE_SID,
             "flex_instance_sid": FLEX_INSTANCE_SID, "ui_version": "~2.17.0", "url": url,
         })  # fmt: skip

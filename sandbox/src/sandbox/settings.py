@@ -4,15 +4,20 @@ from typing import Annotated
 
 from msgspec import Struct
 
+from sandbox.twilio import ACCOUNT_SID
 from shared.settings import env
 
 
 class Serve(Struct, frozen=True):
     """Of `tajo-sandbox serve`."""
 
-    host: Annotated[str, env("TAJO_SANDBOX_HOST", "address of the local Brevo")] = "127.0.0.1"
-    port: Annotated[int, env("TAJO_SANDBOX_PORT", "port of the local Brevo")] = 8090
+    host: Annotated[str, env("TAJO_SANDBOX_HOST", "address of the local Brevo and Twilio")] = "127.0.0.1"
+    port: Annotated[int, env("TAJO_SANDBOX_PORT", "their port")] = 8090
     api_key: Annotated[str, env("BREVO_API_KEY", "the key the local Brevo takes")] = "xkeysib-sandbox"
+    account_sid: Annotated[str, env("TWILIO_ACCOUNT_SID", "the account of the local Twilio")] = ACCOUNT_SID
+    auth_tokens: Annotated[
+        str, env("TWILIO_AUTH_TOKEN", "the token the local Twilio takes; the first by comma")
+    ] = "sandbox-auth-token"
 
 
 class Play(Struct, frozen=True):

@@ -1,6 +1,5 @@
 """The connector file: what an operator edits.  Every mistake is named with its line and column."""
 
-import copy
 import difflib
 import hashlib
 import re
@@ -46,6 +45,34 @@ class Survey(Struct, forbid_unknown_fields=True, frozen=True):
     name: tuple[str, ...] = ("survey.name",)
 
 
+RateName = Literal[
+    "flex", "conversations", "taskrouter", "taskrouter_events", "events", "interactions", "web_chats", "web_channels"
+]  # fmt: skip
+
+
+class Poller(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
+    """How Twilio is asked for what webhooks missed."""
+
+    enabled: bool = True
+    interval_s: Annotated[float, Meta(gt=0, le=3600, description="seconds between two polls")] = 60.0
+    overlap_s: Annotated[
+        float,
+        Meta(ge=0, le=86400, description="how far each poll looks back behind where the last one ended"),
+    ] = 300.0
+    look_back_s: Annotated[
+        float, Meta(ge=0, le=30 * 86400, description="how far the very first poll looks back")
+    ] = 3600.0
+    rate_fraction: Annotated[
+        float, Meta(gt=0, le=1, description="how much of Twilio's limits is ours; others share the account")
+    ] = 0.8
+    rates: Annotated[
+        dict[RateName, Annotated[int, Meta(ge=1, le=1000)]],
+        Meta(description="calls a second, where the account's limits are others than those we know of"),
+    ] = {}
+    workspace_sid: Annotated[str, Meta(description="WS…; else what Flex says")] = ""
+    chat_service_sid: Annotated[str, Meta(description="IS…; else what Flex says")] = ""
+
+
 class Attribute(Struct, forbid_unknown_fields=True, frozen=True):
     """A Brevo attribute, where its type is not the one its source has."""
 
@@ -84,6 +111,7 @@ class TwilioFlex(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     lists: Lists = Lists()
     channels: tuple[Channel, ...] = ("voice", "sms", "whatsapp", "webchat")
     survey: Survey = Survey()
+    poller: Poller = Poller()
     own_numbers: Annotated[
         tuple[str, ...], Meta(description="the business's own numbers: they identify nobody")
     ] = ()
@@ -250,7 +278,7 @@ def parse(text: str, path: str = "config") -> Config:
 def _converted(tree: Any) -> tuple[Config, list[Problem]]:
     """The configuration without what is not well formed, and each of that."""
     problems: list[Problem] = []
-    rest = copy.deepcopy(tree)
+    rest = _plain(tree)
     for _ in range(PROBLEMS_MAX):
         try:
             return msgspec.convert(rest, Config), problems
@@ -264,6 +292,15 @@ def _converted(tree: Any) -> tuple[Config, list[Problem]]:
             if not _without(rest, (*steps, unknown[1]) if unknown else steps):
                 break
     return Config(), problems
+
+
+def _plain(node: Any) -> Any:
+    """The tree without what ruamel notes in it: msgspec takes no float of another class."""
+    if hasattr(node, "items"):
+        return {key: _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(item) for item in node]
+    return float(node) if isinstance(node, float) else node
 
 
 def _named_steps(tree: Any, steps: tuple[str, ...]) -> tuple[str, ...]:

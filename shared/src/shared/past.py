@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime
 
 import nats.errors
 import nats.js.errors
@@ -36,10 +37,18 @@ async def acked(broker: NatsBroker, consumer: Consumer) -> int:
 
 
 async def past(
-    broker: NatsBroker, stream: str, *, after: int, to: int, batch: int = 2000
+    broker: NatsBroker,
+    stream: str,
+    *,
+    after: int,
+    to: int,
+    since: datetime | None = None,
+    headers_only: bool = False,
+    batch: int = 2000,
 ) -> AsyncIterator[list[Msg]]:
     """The messages with after < sequence <= to that are still there, in order, in batches.
 
+    With `since`, begins at the first of them that was stored then or later.
     Goes on where it was when the broker is back.  What has left the stream, by age or because somebody was
     forgotten, is passed over.
     """
@@ -47,13 +56,13 @@ async def past(
         connection = bus.client(broker)
         try:
             if connection is not None:
-                async for messages in _read(connection, stream, after, batch):
+                async for messages in _read(connection, _from(stream, after, since, headers_only), batch):
                     wanted = [
                         message for message in messages if after < message.metadata.sequence.stream <= to
                     ]
                     if wanted:
                         yield wanted
-                        after = wanted[-1].metadata.sequence.stream
+                        after, since = wanted[-1].metadata.sequence.stream, None
                     if len(wanted) < len(messages):
                         break
                 return
@@ -62,7 +71,19 @@ async def past(
         await asyncio.sleep(AGAIN_S)
 
 
-async def _read(connection: Client, stream: str, after: int, batch: int) -> AsyncIterator[list[Msg]]:
+def _from(stream: str, after: int, since: datetime | None, headers_only: bool) -> tuple[str, ConsumerConfig]:
+    start = (
+        ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_TIME, opt_start_time=since)
+        if since
+        else ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
+    )
+    start.inactive_threshold, start.headers_only = IDLE_S, headers_only
+    return stream, start
+
+
+async def _read(
+    connection: Client, where: tuple[str, ConsumerConfig], batch: int
+) -> AsyncIterator[list[Msg]]:
     """Until the end of the stream as it is then.  Raises TimeoutError when nothing comes.
 
     An ordered push consumer with a callback: a fetch costs nats-py twice as much for each message.  The server
@@ -81,12 +102,10 @@ async def _read(connection: Client, stream: str, after: int, batch: int) -> Asyn
 
     subscription = await connection.jetstream().subscribe(
         "",
-        stream=stream,
+        stream=where[0],
         cb=on_message,
         ordered_consumer=True,
-        config=ConsumerConfig(
-            deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1, inactive_threshold=IDLE_S
-        ),
+        config=where[1],
     )
     try:
         info = await subscription.consumer_info()
@@ -104,3 +123,8 @@ async def _read(connection: Client, stream: str, after: int, batch: int) -> Asyn
     finally:
         room.set()
         await subscription.unsubscribe()
+
+
+async def last_sequence(connection: Client, stream: str) -> int:
+    """The sequence a stream ends with.  Raises nats' errors."""
+    return (await connection.jetstream(timeout=1).stream_info(stream)).state.last_seq

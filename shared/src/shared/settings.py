@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
@@ -52,6 +53,14 @@ def load(settings: type[S], environ: Mapping[str, str]) -> S:
     if problems:
         raise SettingsError("\n".join(problems))
     return settings(**values)
+
+
+def secure_url(variable: str, url: str, *, allow_http: bool) -> str:
+    """The URL, if secrets may be sent there: https, or this machine.  Raises SettingsError."""
+    parsed = urlsplit(url)
+    if parsed.scheme == "https" or allow_http or parsed.hostname in ("127.0.0.1", "localhost", "::1"):
+        return url.rstrip("/")
+    raise SettingsError(f"{variable} is not https: set TAJO_ALLOW_HTTP=1 if plain http is meant")
 
 
 def variable_of(hint: Any) -> str:

@@ -70,7 +70,8 @@ BREVO_SINK = Consumer("BREVO", "brevo-sink", batch=500, ack_wait_s=12, max_ack_p
 CONSUMERS = (MAPPER, BREVO_SINK)
 
 LEASES = Bucket("leases", "who works: a key for each service of which one process works and others stand by")
+CURSORS = Bucket("cursors", "up to when the poller has read each resource: epoch milliseconds")
 
-BUCKETS = (LEASES,)
+BUCKETS = (LEASES, CURSORS)
 
 MESSAGE_BYTES_MAX = 8 * 1024**2  # deploy/nats/nats.conf max_payload says the same

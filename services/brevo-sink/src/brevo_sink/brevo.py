@@ -52,14 +52,6 @@ class _MayNotError(Exception):
 _NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
 
 
-def check_url(url: str, *, allow_http: bool) -> str:
-    """The URL, if secrets may be sent there.  Raises ValueError."""
-    parsed = httpx.URL(url)
-    if parsed.scheme == "https" or allow_http or parsed.host in ("127.0.0.1", "localhost", "::1"):
-        return url.rstrip("/")
-    raise ValueError("TAJO_BREVO_URL is not https: set TAJO_ALLOW_HTTP=1 if plain http is meant")
-
-
 class Brevo:
     """One account."""
 

@@ -6,7 +6,7 @@ import sys
 from faststream.asgi import AsgiFastStream
 from prometheus_client import CollectorRegistry
 
-from brevo_sink.brevo import Brevo, Reply, check_url
+from brevo_sink.brevo import Brevo, Reply
 from brevo_sink.budget import Budget
 from brevo_sink.delivery import Delivery
 from brevo_sink.gate import Gate
@@ -18,7 +18,7 @@ from brevo_sink.settings import Settings
 from shared import bus, log, service
 from shared.config import Config, ConfigError, load
 from shared.lease import Lease
-from shared.settings import SettingsError
+from shared.settings import SettingsError, secure_url
 from shared.settings import load as load_settings
 from shared.topology import BREVO_SINK
 
@@ -34,7 +34,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
     ledger = Ledger(folder / "ledger.sqlite")
     gate = Gate(metrics)
     brevo = Brevo(
-        url=check_url(settings.brevo_url, allow_http=settings.allow_http),
+        url=settings.brevo_url.rstrip("/"),
         api_key=settings.api_key,
         budget=Budget(settings.rate_fraction),
         metrics=metrics,
@@ -114,8 +114,8 @@ def main() -> None:
     try:
         settings = load_settings(Settings, os.environ)
         config = load(settings.config)
-        check_url(settings.brevo_url, allow_http=settings.allow_http)
-    except (SettingsError, ConfigError, ValueError) as error:
+        secure_url("TAJO_BREVO_URL", settings.brevo_url, allow_http=settings.allow_http)
+    except (SettingsError, ConfigError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
         sys.exit(os.EX_CONFIG)
     log.set_up("brevo-sink", level="verbose" if config.flex.debug else config.flex.log_level)

@@ -1,4 +1,4 @@
-"""ingest: HTTP in, raw events out.  What is judged stands in signature.py, sources.py and redact.py."""
+"""ingest: HTTP in, raw events out.  What is judged stands in signature.py, sources.py and shared/redact.py."""
 
 import os
 import sys

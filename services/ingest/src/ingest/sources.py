@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta, Struct
 from yarl import query_to_pairs
 
-from ingest import redact
+from shared import redact
 from shared.event import RawEvent, epoch_ms
 from shared.topology import MESSAGE_BYTES_MAX
 

@@ -8,9 +8,11 @@ from typing import Literal
 
 from msgspec import Struct
 
+from shared.config import RateName
+
 Product = Literal["taskrouter", "conversations", "flex", "events"]
 
-LIMITS = {
+LIMITS: dict[RateName, int] = {
     "flex": 100,
     "conversations": 100,
     "taskrouter": 30,
@@ -33,10 +35,10 @@ class Endpoint(Struct, frozen=True, kw_only=True):
     key: str = ""  # of the list in a page; empty where the answer is one thing
     page_size: int = 0  # the most a page may hold
     takes: tuple[str, ...] = ()  # query parameters of a GET, form fields of a POST
-    limits: tuple[str, ...] = ()  # further ones than its product's
+    limits: tuple[RateName, ...] = ()  # further ones than its product's
 
     @property
-    def counted(self) -> tuple[str, ...]:
+    def counted(self) -> tuple[RateName, ...]:
         """Under which limits a call counts."""
         return (self.product, *self.limits)
 

@@ -1,37 +1,115 @@
-"""poller: connects, and says how it is.  It polls nothing yet; docs/architecture.md says what it will."""
+"""poller: Twilio's REST API in, raw events out.  What is judged stands in answer.py, rates.py and items.py."""
 
+import asyncio
+import itertools
 import os
+import re
 import sys
+from contextlib import closing
 
+import nats.errors
+import nats.js.errors
+import structlog
 from faststream.asgi import AsgiFastStream
 from prometheus_client import CollectorRegistry
 
+from poller.account import discover
+from poller.endpoints import LIMITS
+from poller.heard import Heard
+from poller.metrics import Metrics
+from poller.poll import Poll
+from poller.rates import Rates
 from poller.settings import Settings
-from shared import bus, log, service
+from poller.twilio import Credentials, Twilio, TwilioError
+from shared import bus, service
+from shared.bus import NotPublishedError
+from shared.config import Config, ConfigError, load
 from shared.lease import Lease
-from shared.settings import SettingsError, load
+from shared.log import set_up
+from shared.settings import SettingsError, secure_url
+from shared.settings import load as load_settings
+from shared.verdict import Pause
+
+AGAIN_S = 5.0  # after a poll that did not work; then with the next token, while one is rotated
+
+log = structlog.get_logger()
 
 
-def create_app(settings: Settings) -> AsgiFastStream:
+def create_app(settings: Settings, config: Config) -> AsgiFastStream:
     """Build the service; nothing runs yet."""
     broker = bus.connect(settings.nats_url, service="poller")
+    registry = CollectorRegistry()
+    metrics = Metrics(registry)
+    lease = Lease(broker, "poller", settings.data_dir / "poller")
+    publish = bus.Publisher(broker, may=lease.held).publish
+    told = config.flex.poller
+    rates = Rates({**LIMITS, **told.rates}, told.rate_fraction)
+    credentials, idle = credentials_of(settings, config)
+    stuck, behind = "", "has not polled yet"
+
+    def polled() -> None:
+        nonlocal stuck, behind
+        stuck = behind = ""
+
+    async def work() -> None:
+        nonlocal stuck, behind
+        with closing(Heard(settings.data_dir / "poller/heard.sqlite")) as heard:
+            for one in itertools.cycle(credentials):
+                twilio = Twilio(one, urls=settings.urls, rates=rates, log_calls=config.flex.log_api_calls)
+                try:
+                    account = await discover(twilio, told)
+                    poll = Poll(broker, twilio, publish, heard, config=config.flex, metrics=metrics)
+                    await poll.forever(account, polled)
+                except TwilioError as error:
+                    behind = str(error)
+                    stuck = behind if isinstance(error.verdict, Pause) else ""
+                except (NotPublishedError, nats.errors.Error, nats.js.errors.Error) as error:
+                    behind = str(error) or type(error).__name__
+                finally:
+                    await twilio.close()
+                log.warning("not_polled", why=behind)
+                await asyncio.sleep(min(told.interval_s, AGAIN_S))
 
     async def ready() -> str:
-        return "" if bus.client(broker) else "no connection to NATS"
+        return stuck or ("" if bus.client(broker) else "no connection to NATS")
 
-    lease = Lease(broker, "poller", settings.data_dir / "poller")
-    return service.build(broker, ready=ready, registry=CollectorRegistry(), lease=lease)
+    return service.build(
+        broker,
+        ready=ready,
+        note=lambda: f"polls nothing: {idle}" if idle else behind,
+        registry=registry,
+        work=[work] if credentials else [],
+        lease=lease,
+    )
+
+
+def credentials_of(settings: Settings, config: Config) -> tuple[list[Credentials], str]:
+    """What to call Twilio with, best first; or nothing, and why."""
+    account_sid = settings.account_sid or config.flex.account_sid
+    if not config.flex.poller.enabled:
+        return [], "poller.enabled is false"
+    if not re.fullmatch(r"AC[0-9a-f]{32}", account_sid):
+        return [], "TWILIO_ACCOUNT_SID is not set to an account sid"
+    if settings.api_key_sid:
+        return [Credentials(account_sid, settings.api_key_sid, settings.api_key_secret)], ""
+    tokens = [token.strip() for token in settings.auth_tokens.split(",") if token.strip()]
+    if not tokens:
+        return [], "neither TWILIO_API_KEY_SID nor TWILIO_AUTH_TOKEN is set"
+    return [Credentials(account_sid, account_sid, token) for token in tokens], ""
 
 
 def main() -> None:
-    """Run until SIGTERM.  Exit code 78: the settings cannot be used."""
+    """Run until SIGTERM.  Exit code 78: the settings or the connector file cannot be used."""
     try:
-        settings = load(Settings, os.environ)
-    except SettingsError as error:
+        settings = load_settings(Settings, os.environ)
+        config = load(settings.config)
+        for product, url in settings.urls.items():
+            secure_url(f"TAJO_TWILIO_{product.upper()}_URL", url, allow_http=settings.allow_http)
+    except (SettingsError, ConfigError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
         sys.exit(os.EX_CONFIG)
-    log.set_up("poller")
-    service.serve(create_app(settings), host=settings.host, port=settings.port)
+    set_up("poller", level="verbose" if config.flex.debug else config.flex.log_level)
+    service.serve(create_app(settings, config), host=settings.host, port=settings.port)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ ever holds more of ours than the limit.
 from collections import deque
 from collections.abc import Iterable, Mapping
 
+from shared.config import RateName
+
 SPAN_S = 1.0
 BACKFILL_SHARE = 0.8  # of a limit that history may take, so that polling what happens now never waits long
 
@@ -50,11 +52,11 @@ class Window:
 class Rates:
     """All limits, shared by everything that calls one account."""
 
-    def __init__(self, limits: Mapping[str, int], fraction: float) -> None:
+    def __init__(self, limits: Mapping[RateName, int], fraction: float) -> None:
         """`limits` in calls a second; `fraction` of them is ours, the rest is left to whoever shares the account."""
         self._windows = {name: Window(max(1, int(limit * fraction))) for name, limit in limits.items()}
 
-    def wait_s(self, names: Iterable[str], now: float, share: float) -> float | None:
+    def wait_s(self, names: Iterable[RateName], now: float, share: float) -> float | None:
         """How long until a call under all of these may begin; None: not before one that is open is answered."""
         longest = 0.0
         for name in names:
@@ -64,21 +66,21 @@ class Rates:
             longest = max(longest, wait_s)
         return longest
 
-    def begin(self, names: Iterable[str]) -> None:
+    def begin(self, names: Iterable[RateName]) -> None:
         """A call under all of these is about to be sent."""
         for name in names:
             self._windows[name].begin()
 
-    def end(self, names: Iterable[str], now: float) -> None:
+    def end(self, names: Iterable[RateName], now: float) -> None:
         """It was answered, or given up."""
         for name in names:
             self._windows[name].end(now)
 
-    def close(self, name: str, until: float) -> None:
+    def close(self, name: RateName, until: float) -> None:
         """Nothing under this one before then."""
         self._windows[name].close(until)
 
-    def learn(self, name: str, headers: Mapping[str, str]) -> None:
+    def learn(self, name: RateName, headers: Mapping[str, str]) -> None:
         """Take over a limit that is lower than ours.
 
         `X-Rate-Limit-Limit` stands in TaskRouter's OpenAPI without its unit, so it can only make us slower.

@@ -5,13 +5,45 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from shared.settings import DataDir, NatsUrl, env
+from poller.endpoints import Product
+from poller.twilio import URLS
+from shared.settings import AllowHttp, ConfigPath, DataDir, NatsUrl, env
 
 
 class Settings(Struct, frozen=True):
     """Read from the environment by shared.settings.load."""
 
+    account_sid: Annotated[
+        str, env("TWILIO_ACCOUNT_SID", "the Twilio account, AC…; else the connector file's")
+    ] = ""
+    auth_tokens: Annotated[
+        str, env("TWILIO_AUTH_TOKEN", "Twilio's auth token; several, by comma, while one is rotated")
+    ] = ""
+    api_key_sid: Annotated[
+        str, env("TWILIO_API_KEY_SID", "an API key, SK…, for REST calls instead of the auth token")
+    ] = ""
+    api_key_secret: Annotated[str, env("TWILIO_API_KEY_SECRET", "the secret of that key")] = ""
+    flex_url: Annotated[str, env("TAJO_TWILIO_FLEX_URL", "Twilio's Flex API")] = URLS["flex"]
+    taskrouter_url: Annotated[str, env("TAJO_TWILIO_TASKROUTER_URL", "Twilio's TaskRouter API")] = URLS[
+        "taskrouter"
+    ]
+    conversations_url: Annotated[str, env("TAJO_TWILIO_CONVERSATIONS_URL", "Twilio's Conversations API")] = (
+        URLS["conversations"]
+    )
+    events_url: Annotated[str, env("TAJO_TWILIO_EVENTS_URL", "Twilio's Event Streams API")] = URLS["events"]
+    allow_http: AllowHttp = False
     nats_url: NatsUrl = "nats://127.0.0.1:4222"
+    config: ConfigPath = Path("config/tajo.yaml")
     data_dir: DataDir = Path(".tajo/data")
     host: Annotated[str, env("TAJO_POLLER_HOST", "address of the poller's health and metrics")] = "127.0.0.1"
     port: Annotated[int, env("TAJO_POLLER_PORT", "port of the poller's health and metrics")] = 8083
+
+    @property
+    def urls(self) -> dict[Product, str]:
+        """Where each product is."""
+        return {
+            "flex": self.flex_url,
+            "taskrouter": self.taskrouter_url,
+            "conversations": self.conversations_url,
+            "events": self.events_url,
+        }

@@ -68,7 +68,6 @@ class Page:
 
     items: list[msgspec.Raw]
     last: bool
-    date_s: float  # Twilio's clock when it answered, epoch seconds
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,6 @@ class _Reply:
     """A JSON object, its values as received."""
 
     fields: dict[str, msgspec.Raw]
-    date_s: float
 
     def object(self) -> dict[str, Any]:
         return {name: msgspec.json.decode(value) for name, value in self.fields.items()}
@@ -125,6 +123,7 @@ class Twilio:
         self._tries_max = tries_max
         self._log_calls = log_calls
         self._ended = asyncio.Event()
+        self._ahead_s = 0.0  # Twilio's clock before ours
         self._client = httpx.AsyncClient(
             auth=(credentials.user, credentials.secret),
             headers={"accept": "application/json", "user-agent": "tajo-twilio-flex"},
@@ -136,6 +135,10 @@ class Twilio:
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+    def now_ms(self) -> int:
+        """What Twilio's clock says, by its last answer; ours before there is one."""
+        return round((time.time() + self._ahead_s) * 1000)
 
     async def fetch(
         self, endpoint: Endpoint, *, backfill: bool = False, **named: str
@@ -163,7 +166,7 @@ class Twilio:
                     return
                 raise
             following = reply.next_page_url()
-            yield Page(reply.items(endpoint.key), last=not following, date_s=reply.date_s)
+            yield Page(reply.items(endpoint.key), last=not following)
             if not following:
                 return
             # Twilio's own URL, but at the address we were given: the credentials go nowhere else.
@@ -233,7 +236,8 @@ class Twilio:
         if isinstance(verdict, Done):
             fields = _fields(body)
             if fields is not None:
-                return _Reply(fields, _date_s(headers))
+                self._ahead_s = _ahead_s(headers, time.time())
+                return _Reply(fields)
             verdict = Retry("an answer that is no JSON object", delay_s)
         if isinstance(verdict, Retry) and status == httpx.codes.TOO_MANY_REQUESTS:
             self._rates.close(endpoint.counted[-1], time.monotonic() + verdict.after_s)
@@ -273,9 +277,10 @@ def _fields(body: bytes) -> dict[str, msgspec.Raw] | None:
         return None
 
 
-def _date_s(headers: Mapping[str, str]) -> float:
-    """The header Date; our own clock where there is none."""
+def _ahead_s(headers: Mapping[str, str], now_s: float) -> float:
+    """By how much the header Date, which has whole seconds, is ahead of our clock; 0 where there is none."""
     try:
-        return parsedate_to_datetime(headers.get("date", "")).timestamp()
+        ahead_s = parsedate_to_datetime(headers.get("date", "")).timestamp() - now_s
     except ValueError:
-        return time.time()
+        return 0.0
+    return ahead_s if abs(ahead_s) > 1.0 else 0.0

@@ -1,0 +1,50 @@
+"""Up to when each resource was read, in the bucket `cursors`: epoch milliseconds, which never go back."""
+
+import nats.errors
+import nats.js.errors
+from faststream.nats import NatsBroker
+from nats.js.kv import KeyValue
+
+from shared.bus import NotPublishedError, client
+from shared.topology import CURSORS
+
+TIMEOUT_S = 2.0
+
+
+class Cursors:
+    """The bucket.  Each call raises NotPublishedError where the broker does not answer."""
+
+    def __init__(self, broker: NatsBroker) -> None:
+        self._broker = broker
+
+    async def get(self, name: str) -> int | None:
+        """Where a resource stands; None where it was never read."""
+        try:
+            return (await _read(await self._bucket(), name))[1]
+        except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
+            raise NotPublishedError(f"{type(error).__name__} from NATS") from error
+
+    async def move(self, name: str, to_ms: int) -> None:
+        """All of a resource up to then is in the log."""
+        try:
+            bucket = await self._bucket()
+            revision, at_ms = await _read(bucket, name)
+            if at_ms is None or to_ms > at_ms:
+                await bucket.update(name, str(to_ms).encode(), last=revision)
+        except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
+            raise NotPublishedError(f"{type(error).__name__} from NATS") from error
+
+    async def _bucket(self) -> KeyValue:
+        connection = client(self._broker)
+        if connection is None:
+            raise NotPublishedError("no connection to NATS")
+        return await connection.jetstream(timeout=TIMEOUT_S).key_value(CURSORS.name)
+
+
+async def _read(bucket: KeyValue, name: str) -> tuple[int, int | None]:
+    """Revision and value."""
+    try:
+        entry = await bucket.get(name)
+    except nats.js.errors.KeyNotFoundError as error:
+        return (error.entry.revision or 0 if error.entry else 0), None
+    return entry.revision or 0, int(entry.value or b"0")
