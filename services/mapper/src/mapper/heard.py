@@ -21,7 +21,7 @@ ONCE = frozenset({
     "reservation.created", "reservation.accepted", "reservation.rejected", "reservation.timeout",
     "reservation.canceled", "reservation.rescinded", "reservation.wrapup", "reservation.completed",
     "reservation.failed",
-    "conversation.added", "conversation.removed", "message.added", "message.removed",
+    "conversation.added", "conversation.closed", "conversation.removed", "message.added", "message.removed",
     "participant.added", "participant.removed", "interaction.created", "interaction-channel.created",
 })  # fmt: skip
 """What can happen once to its entity; the rest can happen often, and its identity carries the ms."""
@@ -70,6 +70,8 @@ def read(event: RawEvent, reading: Reading) -> Heard | None:
 
     Raises UnreadableError.
     """
+    if event.source.startswith("/rest/snapshots/"):
+        return None
     try:
         reader = _READERS[event.source]
     except KeyError:
@@ -141,6 +143,28 @@ def _conversation_callback(event: RawEvent, reading: Reading) -> Heard | None:
     }
     binding = binding or json_object(fields.get("MessagingBinding"))
     return _conversation_event(event, {**fields, "MessagingBinding": binding}, reading)
+
+
+def _rest_conversation(event: RawEvent, reading: Reading) -> Heard | None:
+    fields = _body_object(event.body)
+    heard = _conversation_event(
+        event, {"ConversationSid": fields.get("sid"), "Attributes": fields.get("attributes")}, reading
+    )
+    return heard and msgspec.structs.replace(heard, closed=event.type == "conversation.closed")
+
+
+def _rest_of_conversation(event: RawEvent, reading: Reading) -> Heard | None:
+    """Or a message, whose sid is in the same place."""
+    fields = _body_object(event.body)
+    binding = json_object(fields.get("messaging_binding"))
+    flat = {
+        "ConversationSid": fields.get("conversation_sid"),
+        "ParticipantSid": fields.get("sid"),
+        "MessageSid": fields.get("sid"),
+        "Attributes": fields.get("attributes"),
+        "MessagingBinding": {"Address": binding.get("address"), "Type": binding.get("type")},
+    }
+    return _conversation_event(event, flat, reading)
 
 
 def _conversation_event(event: RawEvent, fields: Mapping[str, Any], reading: Reading) -> Heard | None:
@@ -248,6 +272,9 @@ _READERS: dict[str, Callable[[RawEvent, Reading], Heard | None]] = {
     "/webhooks/flex/task-complete": _task_complete,
     "/webhooks/survey": _survey,
     "/rest/taskrouter/events": _rest_event,
+    "/rest/conversations": _rest_conversation,
+    "/rest/conversations/participants": _rest_of_conversation,
+    "/rest/conversations/messages": _rest_of_conversation,
 }
 
 
