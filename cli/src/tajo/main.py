@@ -21,6 +21,7 @@ from ingest.settings import Settings as IngestSettings
 from shared.bootstrap import bootstrap as make_streams
 from shared.bus import NotPublishedError
 from shared.config import Config, ConfigError, load
+from shared.credentials import environment
 from shared.event import rfc3339
 from shared.settings import SettingsError
 from shared.settings import load as load_settings
@@ -173,7 +174,7 @@ def recheck() -> None:
     Reads the settings of ingest: TWILIO_AUTH_TOKEN, TAJO_PUBLIC_URL, TAJO_CONFIG, TAJO_NATS_URL.
     """
     try:
-        settings = load_settings(IngestSettings, os.environ)
+        settings = load_settings(IngestSettings, environment(os.environ))
         judge = judge_of(settings, load(settings.config))
     except (SettingsError, ConfigError) as error:
         err.print(str(error), highlight=False, markup=False, soft_wrap=True)

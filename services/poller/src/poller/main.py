@@ -34,6 +34,7 @@ from poller.twilio import Credentials, Twilio, TwilioError
 from shared import bus, service
 from shared.bus import NotPublishedError
 from shared.config import Config, ConfigError, TwilioFlex, load
+from shared.credentials import environment
 from shared.lease import Lease
 from shared.log import set_up
 from shared.settings import SettingsError, secure_url
@@ -134,8 +135,8 @@ def credentials_of(settings: Settings, config: Config) -> tuple[list[Credentials
 def main() -> None:
     """Run until SIGTERM.  Exit code 78: the settings or the connector file cannot be used."""
     try:
-        settings = load_settings(Settings, os.environ)
-        config = load(settings.config)
+        settings = load_settings(Settings, environment(os.environ))
+        config = settings.over(load(settings.config))
         for product, url in settings.urls.items():
             secure_url(f"TAJO_TWILIO_{product.upper()}_URL", url, allow_http=settings.allow_http)
     except (SettingsError, ConfigError) as error:
