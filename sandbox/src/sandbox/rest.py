@@ -28,7 +28,10 @@ from sandbox.faults import Fault, take
 from sandbox.http import Answer, Asked
 from sandbox.items import CHAT_SERVICE_SID, Conversation
 from sandbox.measure import cumulative, real_time
+from sandbox.streams import EventStreams
 from sandbox.twilio import ACCOUNT_SID, WORKSPACE_NAME, WORKSPACE_SID, TaskRouterEvent, iso, rest_event, sid
+from sandbox.webchat import begin
+from sandbox.words import WORDS, refused
 
 BASE = "/twilio"
 DAY_S = 24 * 3600
@@ -42,6 +45,7 @@ LIMITS = {
     "taskrouter": 30,
     "taskrouter_events": 20,
     "events": 20,
+    "web_chats": 5,
     "web_channels": 1,
 }
 """Calls in any one second, however it is laid."""
@@ -62,6 +66,9 @@ class TwilioSandbox:
     arrivals: dict[str, deque[float]] = field(default_factory=dict)  # limit → when calls came, monotonic
     answered: Counter[str] = field(default_factory=Counter)  # "GET /path 200" → how often
     callback_url: str | None = None
+    events_filter: str | None = None
+    api_keys: dict[str, str] = field(default_factory=dict)  # SK… → its secret
+    streams: EventStreams = field(default_factory=EventStreams)
 
     base = BASE
 
@@ -70,7 +77,7 @@ class TwilioSandbox:
         fault = take(self.faults, method, path)
         if fault and not fault.applies:
             product = path.removeprefix(f"{BASE}/").partition("/")[0]
-            self._counted(product, path)
+            self._counted(product, method, path)
         return fault
 
     def fault_answer(self, fault: Fault) -> Answer:
@@ -97,26 +104,29 @@ class TwilioSandbox:
     def answer(self, asked: Asked, headers: Mapping[str, str]) -> Answer:
         """Answer one call under /twilio: the limits, who it is, then what was asked.  `headers` are lower case."""
         product, _, rest = asked.path.removeprefix("/").partition("/")
-        if not self._counted(product, asked.path):
+        if not self._counted(product, asked.method, asked.path):
             return refused(429, 20429, "Too Many Requests")
-        if headers.get("authorization") != self._authorization():
+        if headers.get("authorization") not in self._authorizations():
             return refused(401, 20003, "Authenticate")
         if "Page" in asked.query and "PageToken" not in asked.query:
             return refused(400, 40153, "Page parameter is not supported")
+        if product == "events":
+            return self.streams.answer(asked, rest, self.account_sid, self._page)
         origin = f"http://{headers.get('host', '127.0.0.1')}{BASE}/{product}"
         return self._routed(f"{asked.method} /{rest}", asked, f"{origin}/{rest}")
 
-    def _authorization(self) -> str:
-        return "Basic " + base64.b64encode(f"{self.account_sid}:{self.token}".encode()).decode()
+    def _authorizations(self) -> set[str]:
+        pairs = {self.account_sid: self.token, **self.api_keys}.items()
+        return {"Basic " + base64.b64encode(f"{user}:{word}".encode()).decode() for user, word in pairs}
 
-    def _counted(self, product: str, path: str) -> bool:
+    def _counted(self, product: str, method: str, path: str) -> bool:
         """Whether it is within every limit it counts under."""
         now = time.monotonic()
         names = [product] if product in LIMITS else []
         if product == "taskrouter" and path.endswith("/Events"):
             names.append("taskrouter_events")
-        elif path.endswith("/WebChannels"):
-            names.append("web_channels")
+        elif path.endswith(("/WebChannels", "/WebChats")):
+            names.append("web_chats" if method == "POST" else "web_channels")
         within = True
         for name in names:
             came = self.arrivals.setdefault(name, deque())
@@ -132,6 +142,8 @@ class TwilioSandbox:
                 return self._configuration(url)
             case "GET /v1/Channels" | "GET /v1/WebChannels":
                 return self._page(asked, url, "flex_chat_channels", [], dict, most=50)
+            case "POST /v2/WebChats" | "POST /v1/WebChannels":
+                return self._web_chat(asked, url)
             case "GET /v1/Workspaces/{sid}" | "POST /v1/Workspaces/{sid}" if sids[0] == WORKSPACE_SID:
                 return self._workspace(asked, url)
             case "GET /v1/Workspaces/{sid}/Events" if sids[0] == WORKSPACE_SID:
@@ -187,10 +199,18 @@ class TwilioSandbox:
         if asked.method == "POST":
             form = parse_qs(asked.body.decode(), keep_blank_values=True)
             self.callback_url = form.get("EventCallbackUrl", [self.callback_url or ""])[-1] or None
+            self.events_filter = form.get("EventsFilter", [self.events_filter or ""])[-1] or None
         return Answer(200, {
-            "sid": WORKSPACE_SID, "account_sid": ACCOUNT_SID, "friendly_name": WORKSPACE_NAME,
-            "event_callback_url": self.callback_url, "events_filter": None, "url": url,
+            "sid": WORKSPACE_SID, "account_sid": self.account_sid, "friendly_name": WORKSPACE_NAME,
+            "event_callback_url": self.callback_url, "events_filter": self.events_filter, "url": url,
         })  # fmt: skip
+
+    def _web_chat(self, asked: Asked, url: str) -> Answer:
+        begun = begin(asked, self.account_sid, len(self.conversations), self.clock(), url)
+        if begun.name:
+            ms, guest = round(self.clock() * 1000), ({"identity": begun.identity},)
+            self.conversations.append(Conversation(begun.name, ms, ms, "active", guest))
+        return begun.answer
 
     def _events(self, asked: Asked, url: str) -> Answer:
         now = self.clock()
@@ -297,21 +317,6 @@ class TwilioSandbox:
         }  # fmt: skip
         return Answer(200, {key: [shown(thing) for thing in part], "meta": meta})
 
-
-def refused(status: int, code: int, message: str) -> Answer:
-    """An error as Twilio words it."""
-    url = f"https://www.twilio.com/docs/errors/{code}"
-    return Answer(status, {"code": code, "message": message, "more_info": url, "status": status})
-
-
-WORDS = {
-    status: refused(status, code, message)
-    for status, code, message in (
-        (400, 20001, "Invalid parameter"), (401, 20003, "Authenticate"), (403, 20403, "Forbidden"),
-        (404, 20404, "The requested resource was not found"), (429, 20429, "Too Many Requests"),
-        (500, 20500, "Internal Server Error"), (503, 20503, "Service Unavailable"),
-    )
-}  # fmt: skip
 
 _SID = re.compile(r"[A-Z]{2}[0-9a-f]{32}")
 

@@ -36,7 +36,8 @@ class Place(Struct, frozen=True):
         Path | None, env("TAJO_CREDENTIALS", "the credential store; else credentials in TAJO_DATA_DIR")
     ] = None
     master_keys: Annotated[
-        str, env("TAJO_MASTER_KEY", "the store's key; several, by comma, while it is rotated, the new one first")
+        str,
+        env("TAJO_MASTER_KEY", "the store's key; several, by comma, while it is rotated, the new one first"),
     ] = ""
 
     @property
@@ -87,7 +88,9 @@ class Store:
             changed = before is None or before.values != values
             if changed:
                 stored[connector] = Installed(now, dict(values))
-            if changed or sealed is None or not _opens(keys[0], sealed):  # a new key takes over with the next write
+            if (
+                changed or sealed is None or not _opens(keys[0], sealed)
+            ):  # a new key takes over with the next write
                 self._write(MultiFernet(keys).encrypt(msgspec.json.encode(stored)))
             return changed
 
