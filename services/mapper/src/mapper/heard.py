@@ -55,6 +55,7 @@ class Heard(Struct, frozen=True, kw_only=True):
     task_channel: str = ""  # unique name of the task channel
     binding: str = ""  # the channel as Conversations or an Interaction names it
     queue: str = ""
+    duration_ms: int = 0  # as who called handle_event says
     agent: str = ""  # worker sid
     reason: str = ""
     closed: bool = False  # the conversation or the interaction's channel closed
@@ -219,8 +220,10 @@ def _interaction_callback(event: RawEvent, reading: Reading) -> Heard | None:  #
 
 
 def _task_complete(event: RawEvent, reading: Reading) -> Heard | None:
-    """Our Flex plugin.  `taskSid` is the task; Flex's own `task.sid` is the reservation."""
+    """Our Flex plugin, or our client.  `taskSid` is the task; Flex's own `task.sid` is the reservation."""
     body = _body_object(event.body)
+    if "task" not in body:
+        return _told_by_client(event, body, reading)
     task = json_object(body.get("task"))
     heard = _task_event(
         event,
@@ -234,6 +237,27 @@ def _task_complete(event: RawEvent, reading: Reading) -> Heard | None:
         reading,
     )
     return heard and msgspec.structs.replace(heard, thin=True)
+
+
+def _told_by_client(event: RawEvent, body: Mapping[str, Any], reading: Reading) -> Heard | None:
+    """What somebody told with handle_event, in the words of docs/client.md."""
+    task = text(body, "task_sid")
+    if not LINK.fullmatch(task):
+        return None
+    seconds = as_number(body.get("duration"))
+    return Heard(
+        id=event.id,
+        type=event.type,
+        identity=_identity(task, event.type, event.time_ms),
+        time_ms=event.time_ms,
+        task=task,
+        links=(task,),
+        thin=True,
+        binding=text(body, "channel").lower(),  # whatever TaskRouter says of the channel goes before this
+        queue=text(body, "queue_name"),
+        duration_ms=round(seconds * 1000) if seconds and seconds > 0 else 0,
+        identifiers=identifiers({"email": text(body, "customer_email")}, reading.own_numbers),
+    )
 
 
 def _survey(event: RawEvent, reading: Reading) -> Heard | None:
