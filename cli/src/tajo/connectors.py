@@ -17,30 +17,25 @@ from rich.table import Table
 
 from shared.backfill import Asked, Backfill
 from shared.config import Resource
+from tajo import installing
 from tajo import sync as syncing
+from tajo.installing import Json, Name
 
 app = typer.Typer(no_args_is_help=True, help="Install, test, sync and look at a connector.")
+app.command("install")(installing.install)
+app.command("test")(installing.look)
+app.command("list")(installing.show)
+app.command("remove")(installing.remove)
 out, err = Console(), Console(stderr=True)
 
 T = TypeVar("T")
 
-NAMES = ("twilio-flex",)
 EX_UNAVAILABLE = 69
 EX_INTERRUPTED = 130
 
 UNBEGUN_S = 10.0  # after which we say that nobody begins
 
 NatsUrl = Annotated[str, typer.Option(envvar="TAJO_NATS_URL", help="NATS server.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-def _known(name: str) -> str:
-    if name not in NAMES:
-        raise typer.BadParameter(f"no connector is called {name}; there is {', '.join(NAMES)}")
-    return name
-
-
-Name = Annotated[str, typer.Argument(callback=_known, metavar="twilio-flex", help="The connector.")]
 
 
 @app.command()

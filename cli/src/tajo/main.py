@@ -31,15 +31,19 @@ from tajo.supervise import GivenUpError
 from tajo.up import SERVICES, CannotStartError
 from tajo.up import up as run_everything
 
-app = typer.Typer(no_args_is_help=True, add_completion=True, help="Twilio Flex → Brevo, event-sourced.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_show_locals=False,  # they hold secrets
+    help="Twilio Flex → Brevo, event-sourced.",
+)
+app.add_typer(connectors.app, name="connectors")
 mapping = typer.Typer(no_args_is_help=True, help="Check and describe the connector file.")
 app.add_typer(mapping, name="mapping")
 customers = typer.Typer(no_args_is_help=True, help="What is known of a customer, and why.")
 app.add_typer(customers, name="customer")
 quarantine = typer.Typer(no_args_is_help=True, help="Webhooks refused for a wrong signature, kept for 24 h.")
 app.add_typer(quarantine, name="quarantine")
-
-app.add_typer(connectors.app, name="connectors")
 
 out, err = Console(), Console(stderr=True)
 

@@ -259,7 +259,9 @@ def _task_complete(request: Request) -> Read:
     given = {name: value for name, value in given.items() if name.lower() != "token"}
     task = given.get("task")
     who, sid = (
-        ("flex-plugin", _text(task, "taskSid")) if isinstance(task, dict) else ("client", _text(given, "task_sid"))
+        ("flex-plugin", _text(task, "taskSid"))
+        if isinstance(task, dict)
+        else ("client", _text(given, "task_sid"))
     )
     if not sid:
         raise _Bad("no task.taskSid, and no task_sid")

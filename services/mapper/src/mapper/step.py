@@ -180,7 +180,9 @@ def _properties(interaction: Interaction, event: Waiting) -> dict[str, str | int
     start = task.at.get("task.created", 0) if of_task else interaction.created_ms
     end = completed_ms(task) or task.at.get("task.canceled", 0) if of_task else interaction.ended_ms
     told_ms = task.said["duration_ms"].value if of_task and "duration_ms" in task.said else None
-    queue = task.said.get("queue") or task.said.get("thin_queue")  # TaskRouter's own word, else a thin source's
+    queue = task.said.get("queue") or task.said.get(
+        "thin_queue"
+    )  # TaskRouter's own word, else a thin source's
     score = interaction.surveys.get(event.survey)
     known: dict[str, str | int | None] = {
         "task_sid": task_sid,
