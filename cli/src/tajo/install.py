@@ -18,6 +18,8 @@ from tajo.event_callback import Callback
 from tajo.event_streams import Registered
 from tajo.installation import CONNECTOR, Installation, calling_brevo, calling_twilio, mistakes
 
+NOTE = "set TAJO_PUBLIC_URL to the same URL for ingest: what Twilio signs covers it"
+
 
 class NotInstalledError(Exception):
     """What stands in the way, and what to do.  Nothing was stored."""
@@ -44,6 +46,7 @@ class Report(Struct, frozen=True):
     paste: dict[str, str]  # where in the Console → the URL that belongs there
     event_streams: Registered | None = None
     event_callback: Callback | None = None
+    note: str = ""
 
 
 async def install(installation: Installation, asked: Asked) -> Report:
@@ -80,19 +83,25 @@ async def install(installation: Installation, asked: Asked) -> Report:
         chat_service_sid=account.chat_service_sid,
         changed=changed,
         stored=tuple(values),
-        paste=paste(installation.public_url or "https://<your host>"),
+        paste=paste(installation.public_url or "https://<your host>", registered, callback),
         event_streams=registered,
         event_callback=callback,
+        note=NOTE if installation.moved else "",
     )
 
 
-def paste(public_url: str) -> dict[str, str]:
-    """Where in Twilio's Console each of our URLs belongs.  Pure."""
-    return {
-        "TaskRouter > your workspace > Settings > Event callback URL": event_callback.url_of(public_url),
-        "or Event Streams > Create > Webhook sink": f"{public_url}{event_streams.ROUTE}",
+def paste(public_url: str, streams: Registered | None, callback: Callback | None) -> dict[str, str]:
+    """Where in Twilio's Console each of our URLs belongs, but for what is done already.  Pure."""
+    urls = {
         "Conversations > your service > Webhooks > Post-event URL": f"{public_url}/webhooks/conversations",
         "Studio > HTTP Request (header X-Tajo-Key)": f"{public_url}/webhooks/survey",
+    }
+    if streams or (callback and callback.state != "kept"):
+        return urls
+    return {
+        "TaskRouter > your workspace > Settings > Event callback URL": event_callback.url_of(public_url),
+        "or Event Streams > Create > Webhook sink (or --event-streams)": f"{public_url}{event_streams.ROUTE}",
+        **urls,
     }
 
 
@@ -121,7 +130,7 @@ async def _look_at_brevo(installation: Installation) -> None:
 
 def show(report: Report, out: Console) -> None:
     """Print it, with what to do next."""
-    stored = "stored" if report.changed else "stored already; nothing changed"
+    stored = "stored" if report.changed else "nothing changed; stored"
     out.print(
         f"[green]✓[/green] {report.connector} is installed: account {report.account_sid}", highlight=False
     )
@@ -139,10 +148,9 @@ def show(report: Report, out: Console) -> None:
         out.print(
             "  give it Brevo's key: tajo connectors install twilio-flex --brevo-api-key -", highlight=False
         )
-    if not (report.event_streams or (report.event_callback and report.event_callback.state != "kept")):
-        out.print("  paste in Twilio's Console, or let --event-streams do the second:", highlight=False)
-    else:
-        out.print("  in Twilio's Console, as far as you use it:", highlight=False)
+    if report.note:
+        out.print(f"  {report.note}", highlight=False, soft_wrap=True)
+    out.print("  paste in Twilio's Console, as far as you use it:", highlight=False)
     for where, url in report.paste.items():
         out.print(f"    {where}\n      {url}", highlight=False, soft_wrap=True, markup=False)
     out.print("  restart the services: they read what is stored when they start", highlight=False)

@@ -50,6 +50,7 @@ class Installation(Struct, frozen=True):
     store: Store
     twilio: TwilioSettings
     config: Config
+    moved: bool = False  # whether Twilio is told of another public URL than the environment has
 
     @property
     def values(self) -> dict[str, str]:
@@ -100,7 +101,11 @@ def read(name: str, environ: Mapping[str, str], given: Mapping[str, str] | None 
     twilio = load(TwilioSettings, told)
     for product, url in twilio.urls.items():
         secure_url(f"TAJO_TWILIO_{product.upper()}_URL", url, allow_http=twilio.allow_http)
-    return Installation(told, store, twilio, twilio.over(load_config(twilio.config)))
+    moved = given.get("TAJO_PUBLIC_URL", "").rstrip("/") not in (
+        "",
+        environ.get("TAJO_PUBLIC_URL", "").rstrip("/"),
+    )
+    return Installation(told, store, twilio, twilio.over(load_config(twilio.config)), moved)
 
 
 def mistakes(values: Mapping[str, str]) -> list[str]:
