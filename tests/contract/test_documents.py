@@ -14,6 +14,7 @@ import sandbox.settings
 from shared.credentials import NAMES, Place
 from shared.settings import variable_of
 from shared.topology import BUCKETS, CONSUMERS, STREAMS
+from tajo.check import Broker
 
 ROOT = Path(__file__).parent.parent.parent
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
@@ -26,6 +27,7 @@ SETTINGS = (
     sandbox.settings.Play,
     sandbox.settings.Serve,
     Place,
+    Broker,
 )
 
 

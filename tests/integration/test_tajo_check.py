@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ from sandbox.rest import CHAT_SERVICE_SID, TwilioSandbox
 from sandbox.twilio import ACCOUNT_SID, WORKSPACE_SID
 from shared import bus
 from shared.event import RawEvent, to_message
+from tajo import nats_server as embedded
 
 ROOT = Path(__file__).parents[2]
 PRODUCTS = ("FLEX", "TASKROUTER", "CONVERSATIONS", "EVENTS")
@@ -76,6 +78,11 @@ async def local(tmp_path):
     )
     async with serving(brevo, twilio) as url:
         yield Local(url, twilio, brevo, tmp_path)
+
+
+def free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
 
 
 async def heard(url: str, source: str) -> None:
@@ -225,6 +232,35 @@ async def test_a_broker_that_is_away_or_not_as_it_should_be_is_named(local, nats
         in changed.stdout
     )
     assert (away.returncode, changed.returncode) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ("deploy/nats/nats.conf", "✓ Writes to disk before every ack"),
+        ("", "✗ Writes to disk: the broker syncs them later"),
+    ],
+)
+async def test_a_broker_that_acks_before_it_syncs_is_named_where_its_monitoring_is_open(
+    local, tmp_path, config, said
+):
+    port, monitoring = free_port(), free_port()
+    command = embedded.command(config=ROOT / config, store=tmp_path / "nats", host="127.0.0.1", port=port)
+    if not config:
+        command = [*command[:1], *command[3:], "--jetstream"]
+    with subprocess.Popen([*command, "--http_port", str(monitoring)], stderr=subprocess.DEVNULL) as broker:  # noqa: ASYNC220 - returns at once
+        try:
+            while not embedded.answers("127.0.0.1", port):
+                assert broker.poll() is None
+                await asyncio.sleep(0.01)
+            done = await local.test(
+                TAJO_NATS_URL=f"nats://127.0.0.1:{port}",
+                TAJO_NATS_MONITORING_URL=f"http://127.0.0.1:{monitoring}",
+            )
+        finally:
+            broker.terminate()
+
+    assert said in done.stdout
 
 
 async def test_webhooks_that_do_not_arrive_are_a_warning_and_no_failure(local, nats_server):

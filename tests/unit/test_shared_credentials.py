@@ -143,12 +143,34 @@ def test_no_value_is_in_what_is_printed_of_it():
 
 
 @given(VALUES, VALUES)
-def test_the_environment_wins_and_the_store_fills_what_is_unset(said, stored):
-    account = said.get("TWILIO_ACCOUNT_SID")
-    if account is not None and "TWILIO_ACCOUNT_SID" in stored:
-        stored["TWILIO_ACCOUNT_SID"] = account
+def test_the_environment_wins_and_the_store_fills_what_is_unset_and_goes_with_it(said, stored):
+    key = ("TWILIO_API_KEY_SID", "TWILIO_API_KEY_SECRET")
+    filled = layered({**said, "OTHER": "x"}, Installed(NOW, stored))
 
-    assert layered({**said, "OTHER": "x"}, Installed(NOW, stored)) == {**stored, **said, "OTHER": "x"}
+    assert filled.items() >= {**said, "OTHER": "x"}.items()
+    for name, value in filled.items() - {**said, "OTHER": "x"}.items():
+        assert stored[name] == value
+        goes_with = ("TWILIO_ACCOUNT_SID", *key) if name in key else ("TWILIO_ACCOUNT_SID",)
+        if name not in ("BREVO_API_KEY", "TAJO_API_KEY"):
+            assert all(said.get(other, stored.get(other)) == stored.get(other) for other in goes_with)
+    if not said.keys() & {"TWILIO_ACCOUNT_SID", *key}:
+        assert filled == {**stored, **said, "OTHER": "x"}
+
+
+def test_half_a_key_is_never_filled_with_half_of_another():
+    stored = Installed(NOW, {**SECRETS, "TWILIO_API_KEY_SID": "SK1", "TWILIO_API_KEY_SECRET": "of SK1"})
+
+    assert "TWILIO_API_KEY_SECRET" not in layered({"TWILIO_API_KEY_SID": "SK2"}, stored)
+    assert layered({"TWILIO_API_KEY_SID": "SK1"}, stored)["TWILIO_API_KEY_SECRET"] == "of SK1"
+
+
+def test_what_is_too_large_to_be_a_secret_is_refused_and_what_was_stored_stays(environ):
+    store_of(environ).put("twilio-flex", SECRETS, now=NOW)
+
+    with pytest.raises(CredentialsError, match="is a NAME_FILE the right file"):
+        store_of(environ).put("twilio-flex", {"TWILIO_AUTH_TOKEN": "x" * 70_000}, now=LATER)
+
+    assert store_of(environ).read() == {"twilio-flex": Installed(NOW, SECRETS)}
 
 
 def test_an_empty_variable_is_filled_and_one_in_a_file_is_not(tmp_path):

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from typing import Annotated, Any
 
 import httpx
 import msgspec
@@ -14,21 +14,34 @@ from nats.aio.client import Client
 from nats.js import JetStreamContext
 
 from brevo_sink.brevo import Reply
-from brevo_sink.preflight import look, why_not
+from brevo_sink.preflight import REMEDY, look, why_not
 from poller import endpoints
 from poller.endpoints import Endpoint
-from poller.twilio import Failed, Twilio, TwilioError
+from poller.twilio import Twilio, TwilioError
 from shared.bootstrap import consumer_config, stream_config
-from shared.settings import SettingsError
+from shared.settings import NatsUrl, SettingsError, env, load
 from shared.topology import CONSUMERS, STREAMS, TWILIO
+from shared.verdict import Pause
 from tajo import findings
-from tajo.findings import Fetched, Finding
+from tajo.findings import Failed, Fetched, Finding
 from tajo.installation import Installation, calling_brevo, calling_twilio
 from tajo.up import SERVICES
 
 LOOK_BACK = 200  # raw events looked at for one that came by webhook
 WAIT_S = 3.0  # for an answer on this machine
 MONITORING = 8222  # NATS' usual port for it; compose opens it, within its own network
+
+
+class Broker(Struct, frozen=True):
+    """Where the broker is; read from the environment by shared.settings.load."""
+
+    nats_url: NatsUrl = "nats://127.0.0.1:4222"
+    monitoring_url: Annotated[
+        str,
+        env(
+            "TAJO_NATS_MONITORING_URL", "the broker's monitoring, which tells whether it syncs before it acks"
+        ),
+    ] = ""
 
 
 async def look_at(installation: Installation) -> AsyncIterator[Finding]:
@@ -41,7 +54,7 @@ async def look_at(installation: Installation) -> AsyncIterator[Finding]:
         yield finding
     async for finding in _brevo(installation):
         yield finding
-    async for finding in _broker(installation.twilio.nats_url):
+    async for finding in _broker(load(Broker, installation.environ)):
         yield finding
     for name in SERVICES:
         yield await _service(name, installation.environ)
@@ -59,23 +72,23 @@ async def _twilio(installation: Installation) -> AsyncIterator[Finding]:
         flex = await _fetched(twilio, endpoints.CONFIGURATION)
         first = findings.of_flex(flex, installation.account_sid, findings.region(urls["flex"]))
         yield first
-        account = findings.account_of(
-            installation.account_sid, (told.workspace_sid, told.chat_service_sid), flex
-        )
-        if first.status == "failed" and not account.workspace_sid:
+        by_flex = flex if isinstance(flex, Mapping) else {}
+        uses = by_flex.get("taskrouter_workspace_sid") or ""
+        workspace_sid = told.workspace_sid or uses
+        chat_service_sid = told.chat_service_sid or by_flex.get("chat_service_instance_sid") or ""
+        if first.status == "failed" and not workspace_sid:
             for name in (findings.CONVERSATIONS, findings.WORKSPACE, findings.AGENTS, findings.QUEUES):
                 yield findings.skipped(name, "Flex does not say where it is")
             return
-        page = await _page(twilio, endpoints.CONVERSATIONS, ChatServiceSid=account.chat_service_sid)
-        yield findings.of_conversations(account.chat_service_sid, page)
-        found = await _fetched(twilio, endpoints.WORKSPACE, WorkspaceSid=account.workspace_sid)
-        by_flex = flex.get("taskrouter_workspace_sid") if isinstance(flex, Mapping) else ""
-        yield findings.of_workspace(told.workspace_sid, by_flex or "", found)
+        page = await _page(twilio, endpoints.CONVERSATIONS, ChatServiceSid=chat_service_sid)
+        yield findings.of_conversations(chat_service_sid, page)
+        found = await _fetched(twilio, endpoints.WORKSPACE, WorkspaceSid=workspace_sid)
+        yield findings.of_workspace(told.workspace_sid, uses, found)
         for name, said, endpoint in (
             (findings.AGENTS, "readable", endpoints.WORKERS),
             (findings.QUEUES, "loaded", endpoints.TASK_QUEUES),
         ):
-            page = await _page(twilio, endpoint, WorkspaceSid=account.workspace_sid)
+            page = await _page(twilio, endpoint, WorkspaceSid=workspace_sid)
             yield findings.of_list(name, said, page)
     for number, one in enumerate(others, start=1):
         async with calling_twilio(installation, one) as twilio:
@@ -123,16 +136,20 @@ async def _brevo(installation: Installation) -> AsyncIterator[Finding]:
             return
         assert isinstance(answer, Reply)  # noqa: S101 - anything else has stopped us
         yield findings.of_plan(_object(answer.body))
-        yield findings.of_attributes(await look(brevo, installation.config))
+        looked = await look(brevo, installation.config)
+        if isinstance(looked, Pause):
+            yield findings.failed(findings.ATTRIBUTES, looked.why, looked.remedy)
+        else:
+            yield findings.of_attributes(looked.create, looked.problems, REMEDY)
 
 
 # -- ours ---------------------------------------------------------------------------------------------------
 
 
-async def _broker(url: str) -> AsyncIterator[Finding]:
+async def _broker(broker: Broker) -> AsyncIterator[Finding]:
     try:
         connection = await nats.connect(
-            url, connect_timeout=2, max_reconnect_attempts=1, reconnect_time_wait=0.2, error_cb=_said_at_the_end
+            broker.nats_url, connect_timeout=2, max_reconnect_attempts=1, reconnect_time_wait=0.2, error_cb=_said_at_the_end
         )  # fmt: skip
     except (nats.errors.Error, OSError) as error:
         why = f"no broker answers ({type(error).__name__})"
@@ -144,7 +161,7 @@ async def _broker(url: str) -> AsyncIterator[Finding]:
         yield findings.passed(findings.NATS, "reachable")
         jetstream = connection.jetstream(timeout=WAIT_S)
         yield findings.of_streams(await _differences(jetstream))
-        always = await _syncs_always(connection)
+        always = await _syncs_always(connection, broker.monitoring_url)
         if always is not None:
             yield findings.of_disk(always=always)
         yield await _webhooks(jetstream)
@@ -197,16 +214,15 @@ class _Varz(Struct):
     jetstream: _JetStream = msgspec.field(default_factory=_JetStream)
 
 
-async def _syncs_always(connection: Client) -> bool | None:
+async def _syncs_always(connection: Client, monitoring_url: str) -> bool | None:
     """As the broker's monitoring says, if that is open and this broker's own; else None."""
-    where = connection.connected_url
-    if where is None:
-        return None
+    host = connection.connected_url.hostname if connection.connected_url else None
+    url = monitoring_url.rstrip("/") or f"http://{host}:{MONITORING}"
     try:
         async with httpx.AsyncClient(timeout=WAIT_S, trust_env=False) as client:
-            answer = await client.get(f"http://{where.hostname}:{MONITORING}/varz")
+            answer = await client.get(f"{url}/varz")
         varz = msgspec.json.decode(answer.content, type=_Varz)
-    except (httpx.HTTPError, msgspec.MsgspecError):
+    except (httpx.HTTPError, httpx.InvalidURL, msgspec.MsgspecError):
         return None
     if varz.server_id != connection._server_info.get("server_id"):  # noqa: SLF001 - nats-py has no public name for it
         return None

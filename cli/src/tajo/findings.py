@@ -1,18 +1,15 @@
 """What an answer says about an installation: a finding, with the cause and what to do.  Pure."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from msgspec import Struct
 
-from brevo_sink.preflight import REMEDY, Looked
-from poller.account import Account
 from poller.answer import Absent
 from poller.endpoints import Product
-from poller.twilio import Failed
-from shared.verdict import Pause
+from shared.verdict import Pause, Reject, Retry
 
 Status = Literal["ok", "failed", "warning", "skipped"]
 HEARD_S = 24 * 3600  # without a webhook for so long something is wrong, however quiet the nights are
@@ -60,6 +57,7 @@ def skipped(name: str, because: str) -> Finding:
 
 # -- Twilio -------------------------------------------------------------------------------------------------
 
+Failed = Retry | Reject | Pause | Absent
 Fetched = Mapping[str, Any] | Failed | None
 """One thing, None where there is none, or why the call did not work."""
 
@@ -165,16 +163,6 @@ def of_list(name: str, said: str, page: Sequence[Any] | Failed | None) -> Findin
     return passed(name, said) if isinstance(page, Sequence) else of_failed(name, page)
 
 
-def account_of(account_sid: str, told: tuple[str, str], flex: Fetched) -> Account:
-    """What is read: workspace and chat service, as the connector file says, else as Flex does."""
-    by_flex = flex if isinstance(flex, Mapping) else {}
-    return Account(
-        account_sid,
-        told[0] or by_flex.get("taskrouter_workspace_sid") or "",
-        told[1] or by_flex.get("chat_service_instance_sid") or "",
-    )
-
-
 # -- Brevo --------------------------------------------------------------------------------------------------
 
 
@@ -189,14 +177,12 @@ def of_plan(account: Mapping[str, Any]) -> Finding:
     return Finding(BREVO, "ok", f"{BREVO} valid (plan {', '.join(plans) or 'unknown'})")
 
 
-def of_attributes(looked: Looked | Pause) -> Finding:
-    """What the mapping needs of Brevo."""
-    if isinstance(looked, Pause):
-        return failed(ATTRIBUTES, looked.why, looked.remedy)
-    if looked.problems:
-        return failed(ATTRIBUTES, "; ".join(looked.problems), REMEDY)
-    if looked.create:
-        return Finding(ATTRIBUTES, "ok", f"{ATTRIBUTES} good; will be made: {', '.join(looked.create)}")
+def of_attributes(create: Collection[str], problems: Sequence[str], remedy: str) -> Finding:
+    """What the mapping needs of Brevo: what will be made, and what a person must mend."""
+    if problems:
+        return failed(ATTRIBUTES, "; ".join(problems), remedy)
+    if create:
+        return Finding(ATTRIBUTES, "ok", f"{ATTRIBUTES} good; will be made: {', '.join(create)}")
     return passed(ATTRIBUTES, "good")
 
 

@@ -171,6 +171,8 @@ class Store:
     def _write(self, sealed: bytes) -> None:
         """The order: the new file is on disk, it takes the old one's place, the folder is on disk."""
         store = self._place.store
+        if len(sealed) > BYTES_MAX:
+            raise CredentialsError(f"more than {BYTES_MAX} bytes to store: is a NAME_FILE the right file?")
         new = store.with_name(f"{store.name}.new")
         try:
             _on_disk(new, sealed)
@@ -207,17 +209,33 @@ def environment(environ: Mapping[str, str]) -> dict[str, str]:
 def layered(environ: Mapping[str, str], *stored: Installed) -> dict[str, str]:
     """The environment wins, the store fills what is unset.  Pure but for NAME_FILE.
 
-    Twilio's secrets are stored for one account: where the environment names another they fill nothing.
+    Twilio's secrets are stored for one account: where the environment names another they fill nothing.  So with a key's
+    two halves.
     """
     filled = dict(environ)
     for one in stored:
-        account_sid, _ = text("TWILIO_ACCOUNT_SID", environ)
-        another = account_sid not in (None, one.values.get("TWILIO_ACCOUNT_SID", account_sid))
         for name in NAMES:
-            of_account = name.startswith("TWILIO_") or name == "TAJO_FLEX_FLOW_SID"
-            if name in one.values and not is_set(name, environ) and not (another and of_account):
+            if (
+                name in one.values
+                and not is_set(name, environ)
+                and not _of_another(name, environ, one.values)
+            ):
                 filled[name] = one.values[name]
     return filled
+
+
+_BELONGS_TO = {
+    "TWILIO_AUTH_TOKEN": ("TWILIO_ACCOUNT_SID",),
+    "TWILIO_API_KEY_SID": ("TWILIO_ACCOUNT_SID", "TWILIO_API_KEY_SECRET"),
+    "TWILIO_API_KEY_SECRET": ("TWILIO_ACCOUNT_SID", "TWILIO_API_KEY_SID"),
+    "TAJO_FLEX_FLOW_SID": ("TWILIO_ACCOUNT_SID",),
+}
+
+
+def _of_another(name: str, environ: Mapping[str, str], stored: Mapping[str, str]) -> bool:
+    """Whether the environment names another account, or another half of the same key, than what is stored goes with."""
+    said = ((text(other, environ)[0], stored.get(other)) for other in _BELONGS_TO.get(name, ()))
+    return any(ours is not None and ours != theirs for ours, theirs in said)
 
 
 def is_set(name: str, environ: Mapping[str, str]) -> bool:
@@ -242,13 +260,12 @@ def _opens(key: Fernet, sealed: bytes) -> bool:
 
 def _on_disk(path: Path, content: bytes) -> None:
     """Write a file that nobody else may read, and return when it is on disk."""
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    try:
-        os.fchmod(file, 0o600)
-        os.write(file, content)
-        os.fsync(file)
-    finally:
-        os.close(file)
+    opened = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(opened, "wb") as file:
+        os.fchmod(opened, 0o600)
+        file.write(content)
+        file.flush()
+        os.fsync(opened)
 
 
 def _folder_on_disk(folder: Path) -> None:
