@@ -2,11 +2,11 @@
 
 import time
 from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack
 from typing import Annotated, Any
 
 import httpx
 import msgspec
-import nats
 import nats.errors
 import nats.js.errors
 from msgspec import Struct
@@ -23,6 +23,7 @@ from shared.settings import NatsUrl, SettingsError, env, load
 from shared.topology import CONSUMERS, STREAMS, TWILIO
 from shared.verdict import Pause
 from tajo import findings
+from tajo.broker import connected
 from tajo.findings import Failed, Fetched, Finding
 from tajo.installation import Installation, calling_brevo, calling_twilio
 from tajo.up import SERVICES
@@ -147,10 +148,9 @@ async def _brevo(installation: Installation) -> AsyncIterator[Finding]:
 
 
 async def _broker(broker: Broker) -> AsyncIterator[Finding]:
+    stack = AsyncExitStack()
     try:
-        connection = await nats.connect(
-            broker.nats_url, connect_timeout=2, max_reconnect_attempts=1, reconnect_time_wait=0.2, error_cb=_said_at_the_end
-        )  # fmt: skip
+        connection = await stack.enter_async_context(connected(broker.nats_url))
     except (nats.errors.Error, OSError) as error:
         why = f"no broker answers ({type(error).__name__})"
         yield findings.failed(findings.NATS, why, "is it running, and is TAJO_NATS_URL right?")
@@ -170,11 +170,7 @@ async def _broker(broker: Broker) -> AsyncIterator[Finding]:
             findings.STREAMS, f"JetStream does not answer ({type(error).__name__})", "run tajo bootstrap"
         )
     finally:
-        await connection.close()
-
-
-async def _said_at_the_end(_error: Exception) -> None:
-    """nats-py's own would print a traceback for each try."""
+        await stack.aclose()
 
 
 async def _differences(jetstream: JetStreamContext) -> list[str]:
