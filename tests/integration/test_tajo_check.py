@@ -133,6 +133,13 @@ async def test_the_token_that_signs_is_looked_at_beside_the_key_that_reads(local
     assert bad.returncode == 1
 
 
+async def test_a_token_left_over_from_a_rotation_is_a_warning_and_the_other_is_used(local, nats_server):
+    done = await local.test(TAJO_NATS_URL=nats_server.url, TWILIO_AUTH_TOKEN=f"left-over,{TOKEN}")
+
+    assert done.stdout.startswith(f"{FIRST}! Auth token 1: Twilio does not know it\n")
+    assert done.returncode == 0
+
+
 def of_flex(**changed) -> Fault:
     return Fault("status", status=200, path="/twilio/flex", times=None, body={**CONFIGURATION, **changed})
 

@@ -65,35 +65,49 @@ async def look_at(installation: Installation) -> AsyncIterator[Finding]:
 
 
 async def _twilio(installation: Installation) -> AsyncIterator[Finding]:
-    urls, told = installation.twilio.urls, installation.config.flex.poller
-    if mixed := findings.of_regions(urls):
+    """Flex is asked with each of the credentials, and the rest with the first that Twilio knows, as the poller does."""
+    if mixed := findings.of_regions(installation.twilio.urls):
         yield mixed
-    reading, *others = installation.credentials
-    async with calling_twilio(installation, reading) as twilio:
-        flex = await _fetched(twilio, endpoints.CONFIGURATION)
-        first = findings.of_flex(flex, installation.account_sid, findings.region(urls["flex"]))
-        yield first
-        by_flex = flex if isinstance(flex, Mapping) else {}
-        uses = by_flex.get("taskrouter_workspace_sid") or ""
-        workspace_sid = told.workspace_sid or uses
-        chat_service_sid = told.chat_service_sid or by_flex.get("chat_service_instance_sid") or ""
-        if first.status == "failed" and not workspace_sid:
-            for name in (findings.CONVERSATIONS, findings.WORKSPACE, findings.AGENTS, findings.QUEUES):
-                yield findings.skipped(name, "Flex does not say where it is")
-            return
-        page = await _page(twilio, endpoints.CONVERSATIONS, ChatServiceSid=chat_service_sid)
-        yield findings.of_conversations(chat_service_sid, page)
-        found = await _fetched(twilio, endpoints.WORKSPACE, WorkspaceSid=workspace_sid)
-        yield findings.of_workspace(told.workspace_sid, uses, found)
-        for name, said, endpoint in (
-            (findings.AGENTS, "readable", endpoints.WORKERS),
-            (findings.QUEUES, "loaded", endpoints.TASK_QUEUES),
-        ):
-            page = await _page(twilio, endpoint, WorkspaceSid=workspace_sid)
-            yield findings.of_list(name, said, page)
-    for number, one in enumerate(others, start=1):
+    answers = []
+    for one in installation.credentials:
         async with calling_twilio(installation, one) as twilio:
-            yield findings.of_token(number, await _fetched(twilio, endpoints.CONFIGURATION))
+            answers.append(await _fetched(twilio, endpoints.CONFIGURATION))
+    best = next((n for n, answer in enumerate(answers) if not findings.refused(answer)), 0)
+    async with calling_twilio(installation, installation.credentials[best]) as twilio:
+        async for finding in _flex(installation, twilio, answers[best]):
+            yield finding
+    keys = len(answers) - len(installation.tokens)
+    known = any(not findings.refused(answer) for answer in answers[keys:])
+    for at in range(keys, len(answers)):
+        if at != best:
+            yield findings.of_token(at - keys + 1, answers[at], another_known=known)
+
+
+async def _flex(installation: Installation, twilio: Twilio, flex: Fetched) -> AsyncIterator[Finding]:
+    """What `flex` says, and what hangs on it."""
+    told = installation.config.flex.poller
+    first = findings.of_flex(
+        flex, installation.account_sid, findings.region(installation.twilio.urls["flex"])
+    )
+    yield first
+    by_flex = flex if isinstance(flex, Mapping) else {}
+    uses = by_flex.get("taskrouter_workspace_sid") or ""
+    workspace_sid = told.workspace_sid or uses
+    chat_service_sid = told.chat_service_sid or by_flex.get("chat_service_instance_sid") or ""
+    if first.status == "failed" and not workspace_sid:
+        for name in (findings.CONVERSATIONS, findings.WORKSPACE, findings.AGENTS, findings.QUEUES):
+            yield findings.skipped(name, "Flex does not say where it is")
+        return
+    page = await _page(twilio, endpoints.CONVERSATIONS, ChatServiceSid=chat_service_sid)
+    yield findings.of_conversations(chat_service_sid, page)
+    found = await _fetched(twilio, endpoints.WORKSPACE, WorkspaceSid=workspace_sid)
+    yield findings.of_workspace(told.workspace_sid, uses, found)
+    for name, said, endpoint in (
+        (findings.AGENTS, "readable", endpoints.WORKERS),
+        (findings.QUEUES, "loaded", endpoints.TASK_QUEUES),
+    ):
+        page = await _page(twilio, endpoint, WorkspaceSid=workspace_sid)
+        yield findings.of_list(name, said, page)
 
 
 async def _fetched(twilio: Twilio, endpoint: Endpoint, **named: str) -> Fetched:

@@ -65,7 +65,7 @@ Fetched = Mapping[str, Any] | Failed | None
 def of_failed(name: str, verdict: Failed, *, where: str = "") -> Finding:
     """A call to Twilio that did not work."""
     match verdict:
-        case Pause(why, remedy) if why.startswith("401") and where not in ("", "us1"):
+        case Pause(why, remedy) if refused(verdict) and where not in ("", "us1"):
             return failed(name, why, f"{remedy}; the addresses given are of the region {where}")
         case Pause(why, remedy):
             return failed(name, why, remedy)
@@ -109,15 +109,21 @@ def of_flex(answer: Fetched, account_sid: str, where: str) -> Finding:
     return passed(FLEX, "successful")
 
 
-def of_token(number: int, answer: Fetched) -> Finding:
-    """The same with an auth token that is not used for reading: webhooks are signed with it."""
-    name = f"Auth token {number}"
-    refused = isinstance(answer, Pause) and answer.why.startswith("401")
-    if refused:
-        return failed(
-            name, "Twilio does not know it", "webhooks signed with another are refused: set TWILIO_AUTH_TOKEN"
+def refused(answer: Fetched) -> bool:
+    """Whether Twilio does not know who asks."""
+    return isinstance(answer, Pause) and answer.why.startswith("401")
+
+
+def of_token(number: int, answer: Fetched, *, another_known: bool) -> Finding:
+    """The same with an auth token that is not read with: webhooks are signed with one of them."""
+    name, why = f"Auth token {number}", "Twilio does not know it"
+    if not refused(answer):
+        return passed(name, "known to Twilio")
+    if another_known:
+        return warned(
+            name, why, "take it out of TWILIO_AUTH_TOKEN, unless it is about to become the account's"
         )
-    return passed(name, "known to Twilio")
+    return failed(name, why, "webhooks signed with another are refused: set TWILIO_AUTH_TOKEN")
 
 
 def of_conversations(chat_service_sid: str, page: Sequence[Any] | Failed | None) -> Finding:
