@@ -185,6 +185,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--storm-webhooks", type=int, default=3000, help="sent while everything is killed")
     parser.addoption("--storm-kills", type=int, default=8, help="SIGKILLs over three services and the broker")
     parser.addoption("--storm-away", type=float, default=2.0, help="seconds the broker stays away")
+    parser.addoption("--backfill-events", type=int, default=4000, help="TaskRouter events a backfill reads")
+    parser.addoption("--backfill-conversations", type=int, default=400, help="and conversations")
     parser.addoption("--report", metavar="FILE", help="write what the fault tests found")
 
 

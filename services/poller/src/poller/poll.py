@@ -61,6 +61,7 @@ class Poll:
         at_ms = await self._cursors.get(resource.name)
         if at_ms is None:
             at_ms = now_ms - round(self._told.look_back_s * 1000)
+            await self._cursors.move(resource.name, at_ms)  # with no look back, the next poll begins here
         oldest_ms = now_ms - resource.kept_ms if resource.kept_ms else 0
         if at_ms < oldest_ms:
             if resource.window_ms:
