@@ -39,6 +39,7 @@ class Bucket:
     name: str
     holds: str
     max_bytes: int = 1024**2
+    max_age_s: float = 0  # 0: no age limit
 
 
 TWILIO = Stream(
@@ -72,6 +73,10 @@ CONSUMERS = (MAPPER, BREVO_SINK)
 LEASES = Bucket("leases", "who works: a key for each service of which one process works and others stand by")
 CURSORS = Bucket("cursors", "up to when the poller has read each resource: epoch milliseconds")
 
-BUCKETS = (LEASES, CURSORS)
+STATUS = Bucket(
+    "status", "heartbeats: what each process of each service says of itself, every 5 s", max_age_s=60
+)
+
+BUCKETS = (LEASES, CURSORS, STATUS)
 
 MESSAGE_BYTES_MAX = 8 * 1024**2  # deploy/nats/nats.conf max_payload says the same
