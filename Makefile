@@ -47,8 +47,10 @@ check: setup ## format, lint, types, import boundaries
 format: setup ## put the code in order
 	@$(RUN) ruff check --quiet --fix . ; $(RUN) ruff format .
 
-golden: setup ## rewrite what the mapping stories end as; read the diff
-	@$(RUN) pytest tests/golden --rewrite-stories --quiet && git --no-pager diff --stat tests/golden
+golden: setup ## rewrite what the mapping stories end as, and what docs/cli.md says is printed; read the diff
+	@$(RUN) pytest tests/golden --rewrite-stories --quiet
+	@$(RUN) pytest tests/integration/test_cli_documented.py --rewrite-cli --quiet
+	@git --no-pager diff --stat tests/golden docs/cli.md
 
 up: setup ## run everything on this machine, against the real APIs
 	@$(RUN) tajo up

@@ -180,8 +180,9 @@ def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--rewrite-stories` for golden stories; the others make the fault tests as long as `make fault` has them."""
+    """`--rewrite-stories` for golden stories, `--rewrite-cli` for docs/cli.md; the others make the fault tests as long as `make fault` has them."""
     parser.addoption("--rewrite-stories", action="store_true", help="write each story's then.json anew")
+    parser.addoption("--rewrite-cli", action="store_true", help="write what docs/cli.md says is printed anew")
     parser.addoption("--storm-webhooks", type=int, default=3000, help="sent while everything is killed")
     parser.addoption("--storm-kills", type=int, default=8, help="SIGKILLs over three services and the broker")
     parser.addoption("--storm-away", type=float, default=2.0, help="seconds the broker stays away")

@@ -153,8 +153,8 @@ def test_recheck_without_broker_or_settings_says_what_to_do(nats_server):
     nats_server.stop()
     answer = tajo("quarantine", "recheck", url=nats_server.url)
 
-    assert answer.returncode == 1
-    assert "is the broker running" in answer.stderr
+    assert answer.returncode == os.EX_UNAVAILABLE
+    assert "is it running" in answer.stderr
     assert "Traceback" not in answer.stderr
 
 

@@ -1,4 +1,4 @@
-"""A connection to the broker for one command: a few tries, then its error."""
+"""A connection to the broker for one command: tried for some seconds, closed in the end."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -6,12 +6,18 @@ from contextlib import asynccontextmanager
 import nats
 from nats.aio.client import Client
 
+TRIES = 5  # 0.2 s apart; whoever asks is a person, and can ask again
+
 
 @asynccontextmanager
 async def connected(url: str) -> AsyncIterator[Client]:
-    """The connection, closed at the end.  Raises nats.errors.Error and OSError."""
+    """A connection.  Raises nats' errors and OSError."""
     connection = await nats.connect(
-        url, connect_timeout=5, max_reconnect_attempts=5, reconnect_time_wait=0.2, error_cb=_said_at_the_end
+        url,
+        connect_timeout=5,
+        max_reconnect_attempts=TRIES,
+        reconnect_time_wait=0.2,  # seconds
+        error_cb=_said_at_the_end,
     )
     try:
         yield connection

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from mapper.book import Book
 from mapper.customer import Aggregates
@@ -42,7 +42,8 @@ def show(one: Explained, out: Console) -> None:
     out.print(f"[bold]{one.ext_id}[/bold]{told}; lists {', '.join(map(str, one.list_ids)) or 'none'}")
     _list(out, "Identifiers", one.identifiers)
     _list(out, "Interactions", one.interactions)
-    table = Table("Attribute", "Value", "Source", "Because", title="Attributes", title_justify="left")
+    columns = (Column(name, overflow="fold") for name in ("Attribute", "Value", "Source", "Because"))
+    table = Table(*columns, title="Attributes", title_justify="left")
     for fact in one.facts:
         because = "\n".join(fact.because)
         table.add_row(fact.attribute, escape(str(fact.value)), fact.source, escape(because))

@@ -3,24 +3,22 @@
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Annotated, Any, TypeVar
 
-import msgspec
 import typer
 from rich.console import Console
 
 from poller.twilio import TwilioError
-from shared.config import ConfigError
 from shared.credentials import NAMES
-from shared.settings import SettingsError
+from shared.verdict import Retry
 from tajo import check, installed
 from tajo import install as work
 from tajo.findings import Finding
 from tajo.install import Asked, NotInstalledError
 from tajo.installation import CONNECTORS, Installation, read
-
-out, err = Console(), Console(stderr=True)
+from tajo.output import FAILED, UNAVAILABLE, AsJson, failure, out, reading
+from tajo.output import show as show_json
 
 T = TypeVar("T")
 
@@ -32,7 +30,6 @@ def _known(name: str) -> str:
 
 
 Name = Annotated[str, typer.Argument(callback=_known, metavar="twilio-flex", help="The connector.")]
-Json = Annotated[bool, typer.Option("--json", help="JSON on standard output, for programs.")]
 PublicUrl = Annotated[
     str | None, typer.Option(help="What stands before /webhooks in the URLs Twilio calls; else TAJO_PUBLIC_URL.")
 ]  # fmt: skip
@@ -79,7 +76,7 @@ def install(
         bool, typer.Option("--no-check", help="Store without asking Twilio and Brevo.")
     ] = False,
     yes: Yes = False,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Look whether the credentials work, and store them encrypted.  Doing it again changes nothing.
 
@@ -97,33 +94,34 @@ def install(
     given = {variable: _value(value) for variable, value in zip(NAMES, options, strict=True) if value}
     if public_url:
         given["TAJO_PUBLIC_URL"] = public_url
-    installation = _ask_for_the_rest(name, given)
+    with reading(as_json=as_json):
+        installation = _ask_for_the_rest(name, given)
     if event_streams and not yes:
         where = installation.public_url or "TAJO_PUBLIC_URL, which is not set"
         typer.confirm(f"Make a webhook sink to {where} and a subscription in {installation.account_sid}?", abort=True, err=True)  # fmt: skip
     asked = Asked(not no_check, event_streams, set_event_callback, force)
-    report = _run(work.install(installation, asked))
+    report = _run(work.install(installation, asked), as_json=as_json)
     _print(report, None if as_json else work.show)
     if report.event_callback and report.event_callback.state == "kept":
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
-def look(name: Name, *, as_json: Json = False) -> None:
+def look(name: Name, *, as_json: AsJson = False) -> None:
     """Ask Twilio, Brevo, the broker and the services, and say of each whether it works; ends with 1 if one does not."""
-    found = _run(_told(check.look_at(_installation(name, {})), quiet=as_json))
+    with reading(as_json=as_json):
+        installation = read(name, os.environ, {})
+    found = _run(_told(check.look_at(installation), quiet=as_json), as_json=as_json)
     good = all(one.status != "failed" for one in found)
     if as_json:
         _print({"connector": name, "ok": good, "findings": found}, None)
     if not good:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
-def show(*, as_json: Json = False) -> None:
+def show(*, as_json: AsJson = False) -> None:
     """Say what is installed and where each value comes from; no secret is shown."""
-    try:
+    with reading(as_json=as_json):
         found = installed.listed(os.environ)
-    except SettingsError as error:
-        raise _unusable(error) from error
     _print(found, None if as_json else installed.show)
 
 
@@ -135,14 +133,15 @@ def remove(
         bool, typer.Option("--event-streams", help="Delete our subscription and sink at Twilio, too.")
     ] = False,
     yes: Yes = False,
-    as_json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Delete the stored credentials.  The log, and what Brevo was told, stay."""
-    installation = _installation(name, {"TAJO_PUBLIC_URL": public_url} if public_url else {})
+    with reading(as_json=as_json):
+        installation = read(name, os.environ, {"TAJO_PUBLIC_URL": public_url} if public_url else {})
     if not yes:
         too = " and our Event Streams subscription and sink" if event_streams else ""
         typer.confirm(f"Delete the stored credentials of {name}{too}?", abort=True, err=True)
-    removed = _run(installed.remove(installation, streams=event_streams))
+    removed = _run(installed.remove(installation, streams=event_streams), as_json=as_json)
     _print(removed, None if as_json else installed.show_removed)
 
 
@@ -162,7 +161,7 @@ def _value(option: str) -> str:
 
 def _ask_for_the_rest(name: str, given: dict[str, str]) -> Installation:
     """The installation; what is needed and not known is asked for, where somebody is there to answer."""
-    installation = _installation(name, given)
+    installation = read(name, os.environ, given)
     if not sys.stdin.isatty():
         return _with_account(name, given, installation)
     for variable, what, needed in (
@@ -176,21 +175,14 @@ def _ask_for_the_rest(name: str, given: dict[str, str]) -> Installation:
             given[variable] = str(
                 typer.prompt(what, hide_input=hidden, default=default, show_default=False, err=True)
             ).strip()
-    return _with_account(name, given, _installation(name, given))
+    return _with_account(name, given, read(name, os.environ, given))
 
 
 def _with_account(name: str, given: dict[str, str], installation: Installation) -> Installation:
     """The connector file may name the account; it is stored all the same, for the secrets are that account's."""
     if "TWILIO_ACCOUNT_SID" in installation.values or not installation.account_sid:
         return installation
-    return _installation(name, {**given, "TWILIO_ACCOUNT_SID": installation.account_sid})
-
-
-def _installation(name: str, given: Mapping[str, str]) -> Installation:
-    try:
-        return read(name, os.environ, given)
-    except (SettingsError, ConfigError) as error:
-        raise _unusable(error) from error
+    return read(name, os.environ, {**given, "TWILIO_ACCOUNT_SID": installation.account_sid})
 
 
 async def _told(findings: AsyncIterator[Finding], *, quiet: bool) -> list[Finding]:
@@ -206,25 +198,16 @@ async def _told(findings: AsyncIterator[Finding], *, quiet: bool) -> list[Findin
     return found
 
 
-def _run(work: Coroutine[Any, Any, T]) -> T:
+def _run(work: Coroutine[Any, Any, T], *, as_json: bool) -> T:
     """Do it; what cannot be done is said, and is the exit code."""
     try:
-        return asyncio.run(work)
-    except (SettingsError, ConfigError) as error:
-        raise _unusable(error) from error
+        with reading(as_json=as_json):
+            return asyncio.run(work)
     except NotInstalledError as error:
-        err.print(f"✗ not installed: {error}", highlight=False, markup=False, soft_wrap=True, style="red")
-        raise typer.Exit(1) from error
+        raise failure(f"✗ not installed: {error}", code=FAILED, as_json=as_json) from error
     except TwilioError as error:
-        err.print(
-            f"✗ Twilio: {error}; run it again", highlight=False, markup=False, soft_wrap=True, style="red"
-        )
-        raise typer.Exit(1) from error
-
-
-def _unusable(error: Exception) -> typer.Exit:
-    err.print(str(error), highlight=False, markup=False, soft_wrap=True)
-    return typer.Exit(os.EX_CONFIG)
+        code = UNAVAILABLE if isinstance(error.verdict, Retry) else FAILED
+        raise failure(f"✗ Twilio: {error}", "run it again", code=code, as_json=as_json) from error
 
 
 def _print(value: T, show: Callable[[T, Console], None] | None) -> None:
@@ -232,4 +215,4 @@ def _print(value: T, show: Callable[[T, Console], None] | None) -> None:
     if show:
         show(value, out)
     else:
-        sys.stdout.write(msgspec.json.format(msgspec.json.encode(value), indent=2).decode() + "\n")
+        show_json(value)

@@ -1,32 +1,40 @@
-"""tajo: the command line.  Exit codes: 0 done, 1 a check failed, 2 wrong usage, 78 the settings cannot be used."""
+"""tajo: the command line.  How each command ends stands in output.py."""
 
 import asyncio
 import importlib
 import os
-import sys
 from pathlib import Path
 from typing import Annotated
-from urllib.parse import urlsplit
 
 import msgspec
 import nats.errors
-import nats.js.errors
 import typer
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
+from rich.table import Column, Table
 
 from ingest.main import judge_of
 from ingest.settings import Settings as IngestSettings
 from shared.bootstrap import bootstrap as make_streams
-from shared.bus import NotPublishedError
 from shared.config import Config, ConfigError, load
 from shared.credentials import environment
-from shared.event import rfc3339
-from shared.settings import SettingsError
 from shared.settings import load as load_settings
+from shared.topology import BUCKETS, CONSUMERS, STREAMS
 from tajo import connectors, customer
 from tajo import quarantine as refused
+from tajo.output import (
+    CODES,
+    FAILED,
+    NATS_URL,
+    UNAVAILABLE,
+    UNUSABLE,
+    AsJson,
+    NatsUrl,
+    err,
+    failure,
+    out,
+    reaching,
+    reading,
+    show,
+)
 from tajo.supervise import GivenUpError
 from tajo.up import SERVICES, CannotStartError
 from tajo.up import up as run_everything
@@ -36,6 +44,7 @@ app = typer.Typer(
     add_completion=True,
     pretty_exceptions_show_locals=False,  # they hold secrets
     help="Twilio Flex → Brevo, event-sourced.",
+    epilog=CODES,
 )
 app.add_typer(connectors.app, name="connectors")
 mapping = typer.Typer(no_args_is_help=True, help="Check and describe the connector file.")
@@ -45,9 +54,8 @@ app.add_typer(customers, name="customer")
 quarantine = typer.Typer(no_args_is_help=True, help="Webhooks refused for a wrong signature, kept for 24 h.")
 app.add_typer(quarantine, name="quarantine")
 
-out, err = Console(), Console(stderr=True)
-
 ConfigFile = Annotated[Path, typer.Argument(envvar="TAJO_CONFIG", help="The connector file.")]
+CONFIG = Path("config/tajo.yaml")
 
 
 @app.command()
@@ -62,8 +70,8 @@ def up(
             run_everything(config=nats_config, say=lambda line: err.print(f"[bold]tajo[/bold] {line}"))
         )
     except (CannotStartError, GivenUpError, nats.errors.Error) as error:
-        err.print(f"[red]tajo cannot run:[/red] {escape(str(error))}")
-        raise typer.Exit(os.EX_CONFIG) from error
+        code = UNAVAILABLE if isinstance(error, nats.errors.Error) else UNUSABLE
+        raise failure(f"tajo cannot run: {error}", code=code, as_json=False) from error
 
 
 @app.command()
@@ -75,55 +83,64 @@ def run(service: Annotated[str, typer.Argument(help=", ".join(SERVICES))]) -> No
 
 
 @app.command()
-def bootstrap(
-    nats_url: Annotated[
-        str, typer.Option(envvar="TAJO_NATS_URL", help="NATS server.")
-    ] = "nats://127.0.0.1:4222",
-) -> None:
-    """Create or update the streams and consumers.  Repeating it changes nothing."""
-    try:
+def bootstrap(nats_url: NatsUrl = NATS_URL, *, as_json: AsJson = False) -> None:
+    """Create or update the streams, consumers and buckets.  Repeating it changes nothing."""
+    with reaching(nats_url, as_json=as_json):
         asyncio.run(make_streams(nats_url))
-    except (nats.errors.Error, OSError) as error:
-        where = urlsplit(nats_url).hostname or "that address"  # never what stands before the @
-        err.print(
-            f"[red]no broker at {escape(where)}:[/red] {type(error).__name__}; is it running, and is TAJO_NATS_URL right?"
-        )
-        raise typer.Exit(1) from error
-    out.print("streams and consumers are as shared/topology.py says")
+    made = {
+        "streams": [one.name for one in STREAMS],
+        "consumers": [one.durable for one in CONSUMERS],
+        "buckets": [one.name for one in BUCKETS],
+    }
+    if as_json:
+        show(made)
+        return
+    for kind, names in made.items():
+        out.print(f"{kind}: {', '.join(names)}", highlight=False)
 
 
-@customers.command()
-def show(
+@customers.command("show")
+def show_customer(
     whom: Annotated[str, typer.Argument(help="A mail, a phone (+…), an external id, an ext_id or a sid.")],
-    config: Annotated[Path, typer.Option(envvar="TAJO_CONFIG", help="The connector file.")] = Path(
-        "config/tajo.yaml"
-    ),
+    config: Annotated[Path, typer.Option(envvar="TAJO_CONFIG", help="The connector file.")] = CONFIG,
     data_dir: Annotated[
         Path, typer.Option(envvar="TAJO_DATA_DIR", help="Where the mapper keeps its book.")
     ] = Path(".tajo/data"),
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Explain a customer: identifiers, interactions, each attribute with what made it, and what Brevo was told."""
+    with reading(as_json=as_json):
+        told = load(config)
     try:
-        customer.show(customer.find(data_dir / "mapper/book.sqlite", load(config), whom), out)
-    except (customer.NobodyError, ConfigError) as error:
-        err.print(str(error), style="red", markup=False)
-        raise typer.Exit(1) from error
+        found = customer.find(data_dir / "mapper/book.sqlite", told, whom)
+    except customer.NobodyError as error:
+        raise failure(str(error), code=FAILED, as_json=as_json) from error
+    if as_json:
+        show(found)
+    else:
+        customer.show(found, out)
 
 
 @mapping.command()
-def check(file: ConfigFile = Path("config/tajo.yaml")) -> None:
+def check(file: ConfigFile = CONFIG, *, as_json: AsJson = False) -> None:
     """Say whether the file can be used; every mistake with its line and column."""
     try:
         config = load(file)
     except ConfigError as error:
-        for problem in error.problems:
+        if as_json:
+            show({"file": str(file), "good": False, "problems": error.problems})
+        for problem in () if as_json else error.problems:
             err.print(
                 f"{file}:{problem.line}:{problem.column}: {problem.what}",
                 highlight=False,
                 markup=False,
                 soft_wrap=True,
             )
-        raise typer.Exit(1) from error
+        raise typer.Exit(FAILED) from error
+    if as_json:
+        show(_mapped(file, config))
+        return
     out.print(
         _table(
             "Attributes",
@@ -137,56 +154,50 @@ def check(file: ConfigFile = Path("config/tajo.yaml")) -> None:
     )
     if not config.fields and not config.rules:
         err.print(f"{file} maps nothing: write field_mapping and event_mapping", style="yellow", markup=False)
-    out.print(f"{file} is good; mapping {config.hash}")
+    out.print(f"{file} is good; mapping {config.hash}", highlight=False, soft_wrap=True)
 
 
 @mapping.command()
-def schema() -> None:
+def schema(*, as_json: AsJson = False) -> None:  # noqa: ARG001 - it is JSON either way, and takes what all others take
     """Print the JSON Schema of the file, for editors."""
-    sys.stdout.write(msgspec.json.format(msgspec.json.encode(schema_of_file()), indent=2).decode() + "\n")
+    show(schema_of_file())
 
 
 @quarantine.command()
 def ls(
-    nats_url: Annotated[
-        str, typer.Option(envvar="TAJO_NATS_URL", help="NATS server.")
-    ] = "nats://127.0.0.1:4222",
+    nats_url: NatsUrl = NATS_URL,
     last: Annotated[int, typer.Option(help="Show so many, the latest.")] = 50,
+    *,
+    as_json: AsJson = False,
 ) -> None:
     """Show what is there: when, where, how large, and the sids it names.  Nothing else of it is shown."""
-    try:
+    with reaching(nats_url, as_json=as_json):
         requests = asyncio.run(refused.listed(nats_url))
-    except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
-        raise _no_quarantine(nats_url, error) from error
-    table = Table("received", "route", "method", "bytes", "sids")
-    for one in requests[-last:] if last > 0 else ():
-        table.add_row(
-            rfc3339(one.heard_ms),
-            one.path,
-            one.method,
-            str(len(one.body or one.query)),
-            refused.sids(one),
-        )
+    shown = [refused.line(one) for one in (requests[-last:] if last > 0 else ())]
+    if as_json:
+        show({"total": len(requests), "requests": shown})
+        return
+    table = Table("received", "route", "method", "bytes", Column("sids", overflow="fold"))
+    for one in shown:
+        table.add_row(one.received, one.route, one.method, str(one.bytes), " ".join(one.sids))
     out.print(table)
     out.print(f"{len(requests)} in quarantine")
 
 
 @quarantine.command()
-def recheck() -> None:
+def recheck(*, as_json: AsJson = False) -> None:
     """Check each signature again, with the settings as they are now; take what is right into the log.
 
     Reads the settings of ingest: TWILIO_AUTH_TOKEN, TAJO_PUBLIC_URL, TAJO_CONFIG, TAJO_NATS_URL.
     """
-    try:
+    with reading(as_json=as_json):
         settings = load_settings(IngestSettings, environment(os.environ))
         judge = judge_of(settings, load(settings.config))
-    except (SettingsError, ConfigError) as error:
-        err.print(str(error), highlight=False, markup=False, soft_wrap=True)
-        raise typer.Exit(os.EX_CONFIG) from error
-    try:
+    with reaching(settings.nats_url, as_json=as_json):
         done = asyncio.run(refused.recheck(settings.nats_url, judge))
-    except (NotPublishedError, nats.errors.Error, nats.js.errors.Error, OSError) as error:
-        raise _no_quarantine(settings.nats_url, error) from error
+    if as_json:
+        show(done)
+        return
     out.print(f"{done.recovered} of {done.seen} are rightly signed, and in the log now")
     if done.recovered < done.seen:
         out.print(
@@ -195,13 +206,19 @@ def recheck() -> None:
         )
 
 
-def _no_quarantine(url: str, error: Exception) -> typer.Exit:
-    err.print(
-        f"[red]quarantine at {url}:[/red] {type(error).__name__}; is the broker running, the address right, "
-        "and `tajo bootstrap` done?",
-        soft_wrap=True,
-    )
-    return typer.Exit(1)
+def _mapped(file: Path, config: Config) -> dict[str, object]:
+    """What a good file maps."""
+    return {
+        "file": str(file),
+        "good": True,
+        "mapping": config.hash,
+        "attributes": [
+            {"twilio": source, "brevo": field.attribute, "type": field.type}
+            for source, field in config.fields.items()
+        ],
+        "events": [{"twilio": type_, "brevo": rule.name} for type_, rule in config.rules.items()],
+        "problems": [],
+    }
 
 
 def schema_of_file() -> dict[str, object]:

@@ -50,16 +50,25 @@ def bucket_config(bucket: Bucket) -> KeyValueConfig:
         bucket=bucket.name,
         description=bucket.holds,
         history=1,
+        ttl=bucket.max_age_s or None,
         max_bytes=bucket.max_bytes,
         storage=StorageType.FILE,
         direct=True,
     )
 
 
+async def _said_at_the_end(_error: Exception) -> None:
+    """nats-py's own would print a traceback for each try."""
+
+
 async def bootstrap(url: str) -> None:
     """Create or update every stream and consumer, and create the buckets.  Repeating it changes nothing.  Raises nats.errors.Error."""
     connection = await nats.connect(
-        url, connect_timeout=5, max_reconnect_attempts=25, reconnect_time_wait=0.2
+        url,
+        connect_timeout=5,
+        max_reconnect_attempts=25,
+        reconnect_time_wait=0.2,
+        error_cb=_said_at_the_end,
     )
     try:
         jetstream = connection.jetstream()

@@ -12,8 +12,10 @@ from faststream.nats import NatsBroker
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
 
 from shared import bus
+from shared.heartbeat import Role
 from shared.lease import LOOK_S, Lease
 from shared.protocol import BoundedProtocol
+from shared.pulse import Counts, Pulse
 
 CANCEL_AGAIN_S = 0.5
 
@@ -31,6 +33,8 @@ STOP_GRACE_S = 10  # open requests and the batch in hand are finished; the orche
 def build(
     broker: NatsBroker,
     *,
+    name: str,
+    counts: Counts,
     ready: Ready,
     registry: CollectorRegistry,
     note: Callable[[], str] = str,
@@ -48,11 +52,19 @@ def build(
     With a `lease`, `work` begins when the lease is ours, and `stand_by` runs until then.  When another has taken the
     lease the process leaves, so that nothing in memory survives into another term; whoever runs us starts us again.
     At the end the lease is let go after `at_end`.
+    How it does, with its `counts`, is said every few seconds under its `name` (shared/heartbeat.py).
     The broker connects in the background: the service answers, unready, while NATS is away.
     """
     if lease:
-        held = Gauge("tajo_lease_held", "1 where this process works, 0 where it stands by", registry=registry)
-        held.set_function(lease.held)
+        _measure(lease, registry)
+
+    async def state() -> tuple[Role, str]:
+        if lease and not working and lease.other and bus.client(broker):
+            return "standby", ""
+        role: Role = "working" if lease is None or lease.held() else "standby"
+        return role, await ready() or _why_not_acting(lease)
+
+    pulse = Pulse(broker, name, state=state, note=note, counts=counts, lease=lease)
 
     @get
     async def live(_scope: Any) -> AsgiResponse:
@@ -60,12 +72,9 @@ def build(
 
     @get
     async def readiness(_scope: Any) -> AsgiResponse:
-        if lease and not working and lease.other and bus.client(broker):
-            return AsgiResponse(b"standby\n", 200)
-        why = await ready() or _why_not_acting(lease)
-        return AsgiResponse(
-            f"{why or '; '.join(filter(None, ('ready', note())))}\n".encode(), 503 if why else 200
-        )
+        role, why = await state()
+        well = "standby" if role == "standby" else "; ".join(filter(None, ("ready", note())))
+        return AsgiResponse(f"{why or well}\n".encode(), 503 if why else 200)
 
     @get
     async def metrics(_scope: Any) -> AsgiResponse:
@@ -74,6 +83,7 @@ def build(
 
     working: list[asyncio.Task[None]] = []
     leading: list[asyncio.Task[None]] = []
+    beating: list[asyncio.Task[None]] = []
 
     def look_at(task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()):
@@ -100,6 +110,7 @@ def build(
         leave()
 
     async def begin() -> None:
+        run([pulse.beat], beating)
         if lease:
             run([lambda: lead(lease)], leading)
         else:
@@ -111,9 +122,10 @@ def build(
                 raise result
 
     async def let_go() -> None:
-        await cancel(leading)
+        await cancel([*leading, *beating])
         if lease:
             await lease.release()
+        await pulse.end()
 
     return AsgiFastStream(
         broker,
@@ -132,6 +144,11 @@ def build(
 def leave() -> None:
     """Leave in order; whoever runs us starts us again."""
     signal.raise_signal(signal.SIGTERM)
+
+
+def _measure(lease: Lease, registry: CollectorRegistry) -> None:
+    held = Gauge("tajo_lease_held", "1 where this process works, 0 where it stands by", registry=registry)
+    held.set_function(lease.held)
 
 
 def _why_not_acting(lease: Lease | None) -> str:

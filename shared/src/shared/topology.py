@@ -39,6 +39,7 @@ class Bucket:
     name: str
     holds: str
     max_bytes: int = 1024**2
+    max_age_s: float = 0  # 0: no age limit
 
 
 TWILIO = Stream(
@@ -73,6 +74,10 @@ LEASES = Bucket("leases", "who works: a key for each service of which one proces
 CURSORS = Bucket("cursors", "up to when the poller has read each resource: epoch milliseconds")
 BACKFILLS = Bucket("backfills", "what of the past shall be read, and how far it is: a key for each resource")
 
-BUCKETS = (LEASES, CURSORS, BACKFILLS)
+STATUS = Bucket(
+    "status", "heartbeats: what each process of each service says of itself, every 5 s", max_age_s=60
+)
+
+BUCKETS = (LEASES, CURSORS, BACKFILLS, STATUS)
 
 MESSAGE_BYTES_MAX = 8 * 1024**2  # deploy/nats/nats.conf max_payload says the same

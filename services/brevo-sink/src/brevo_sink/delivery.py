@@ -74,6 +74,11 @@ class Delivery:
         self._open_upserts = asyncio.Semaphore(CONNECTIONS - EVENT_CALLS)
         self._open_events = asyncio.Semaphore(EVENT_CALLS)
 
+    @property
+    def in_hand(self) -> tuple[int, int]:
+        """Commands not yet ended, and of these the events nobody knows about."""
+        return len(self._ends.held), len(self._doubts)
+
     # -- hearing ------------------------------------------------------------------------------------------------
 
     async def on_batch(self, messages: list[Msg]) -> None:
@@ -139,8 +144,9 @@ class Delivery:
                     OSError,
                 ):  # the broker is away; what we hold comes again, and is known
                     break
-            self._metrics.in_hand.set(len(self._ends.held))
-            self._metrics.in_doubt.set(len(self._doubts))
+            in_hand, in_doubt = self.in_hand
+            self._metrics.in_hand.set(in_hand)
+            self._metrics.in_doubt.set(in_doubt)
 
     # -- pumps --------------------------------------------------------------------------------------------------
 

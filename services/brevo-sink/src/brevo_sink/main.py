@@ -17,7 +17,9 @@ from brevo_sink.recall import Recall
 from brevo_sink.settings import Settings
 from shared import bus, log, service
 from shared.config import Config, ConfigError, load
+from shared.counter import total
 from shared.credentials import environment
+from shared.heartbeat import BrevoSinkCounts
 from shared.lease import Lease
 from shared.settings import SettingsError, secure_url
 from shared.settings import load as load_settings
@@ -89,8 +91,20 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
             return "looking at Brevo's attributes and lists"
         return "" if bus.client(broker) else "no connection to NATS"
 
+    def counts() -> BrevoSinkCounts:
+        in_hand, in_doubt = delivery.in_hand
+        return BrevoSinkCounts(
+            delivered=total(metrics.commands, "outcome", ("delivered",)),
+            rejected=total(metrics.commands, "outcome", ("rejected",)),
+            in_hand=in_hand,
+            in_doubt=in_doubt,
+            paused=gate.why,
+        )
+
     app = service.build(
         broker,
+        name="brevo-sink",
+        counts=counts,
         ready=ready,
         registry=registry,
         at_end=[delivery.finish],

@@ -17,10 +17,13 @@ from ingest.quarantine import Quarantine
 from ingest.settings import Settings
 from ingest.sources import ROUTES
 from ingest.spool import Spool
-from ingest.webhook import Webhooks
+from ingest.webhook import ACCEPTED, REFUSED, Webhooks
 from shared import bus, log, service
 from shared.config import Config, ConfigError, load
+from shared.counter import total
 from shared.credentials import environment
+from shared.event import rfc3339
+from shared.heartbeat import IngestCounts
 from shared.settings import SettingsError
 from shared.settings import load as load_settings
 from shared.topology import TWILIO
@@ -67,8 +70,28 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         judge_of(settings, config), Commit(keep.put), quarantine, metrics, api_key=settings.api_key
     )
     routes = [(path, webhooks.route(path)) for path in ROUTES]
+
+    def counts() -> IngestCounts:
+        accepted, refused = (total(metrics.webhooks, "verdict", words) for words in (ACCEPTED, REFUSED))
+        last_ms = webhooks.last_accepted_ms
+        return IngestCounts(
+            accepted=accepted,
+            refused=refused,
+            unavailable=total(metrics.webhooks) - accepted - refused,
+            last_accepted=rfc3339(last_ms) if last_ms else None,
+            spooled=spool.messages,
+            spooled_bytes=spool.bytes,
+        )
+
     app = service.build(
-        broker, ready=ready, note=note, registry=registry, routes=routes, work=[keep.drain, quarantine.store]
+        broker,
+        name="ingest",
+        counts=counts,
+        ready=ready,
+        note=note,
+        registry=registry,
+        routes=routes,
+        work=[keep.drain, quarantine.store],
     )
     app.after_shutdown(spool.close)
     return app

@@ -45,6 +45,10 @@ class Answer(Struct, frozen=True):
     verdict: str
 
 
+ACCEPTED = ("stored", "ignored", "dead")
+REFUSED = ("unsigned", "forbidden")
+"""Verdicts of a 2xx, and of a 403."""
+
 UNAVAILABLE_AGAIN_S = b"1"  # Retry-After
 
 
@@ -67,6 +71,7 @@ class Webhooks:
         self._key = api_key.encode()
         self._open = 0
         self._open_bytes = 0
+        self.last_accepted_ms = 0  # when a webhook was answered with 2xx last; 0 while none was
 
     def route(self, path: str) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
         """The ASGI application of one route."""
@@ -79,6 +84,8 @@ class Webhooks:
             finally:
                 self._open -= 1
             await _say(send, answer)
+            if answer.status < 300:
+                self.last_accepted_ms = time.time_ns() // 1_000_000
             self._metrics.webhooks.labels(path, answer.verdict).inc()
             self._metrics.seconds.observe(time.perf_counter() - began)
 

@@ -4,7 +4,7 @@ import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -22,6 +22,14 @@ IN_MAX = 5000  # values in one IN (...); SQLite takes 32,766: https://www.sqlite
 NEIGHBOURHOOD = 3  # steps from an identifier to those whose customer it can change: itself, what it merges, what they share
 FIRST = -(2**40)  # of the outbox: where what goes first begins
 DUE_MAX = 500  # interactions, or customers, looked at again in one go: as many as a batch has messages
+
+
+class Size(NamedTuple):
+    """How many of each the book holds."""
+
+    interactions: int
+    customers: int
+    agents: int
 
 
 class Book:
@@ -143,6 +151,12 @@ class Book:
             WHERE identifier.customer IN"""
         return (self._interaction.decode(body) for (body,) in self._select(sql, {customer}))
 
+    def size(self) -> Size:
+        """Counted row by row, in an index: with millions of them not for the event loop."""
+        sql = """SELECT (SELECT COUNT(*) FROM interaction), (SELECT COUNT(*) FROM customer),
+            (SELECT COUNT(*) FROM agent)"""
+        return Size(*self._sql.execute(sql).fetchone())
+
     def facts(self) -> dict[str, Any]:
         """All that follows from the log alone, however it was heard: not the rows' names, nor what waits since when."""
 
@@ -160,6 +174,7 @@ class Book:
                 for key, body in self._sql.execute("SELECT key, body FROM identifier")
             },
             "customers": {one.id: one.fields for one in customers if one.fields},
+            "agents": {sid for (sid,) in self._sql.execute("SELECT sid FROM agent")},
         }
 
     def aggregates(self, customers: Iterable[str], channels: Sequence[str]) -> dict[str, Aggregates]:
@@ -217,6 +232,10 @@ class Book:
             "INSERT OR REPLACE INTO customer VALUES (?, ?)",
             ((one.id, self._pack.encode(one)) for one in customers),
         )
+
+    def note_agents(self, sids: Iterable[str]) -> None:
+        """These workers were asked to take a task, or took one."""
+        self._sql.executemany("INSERT OR IGNORE INTO agent VALUES (?)", ((sid,) for sid in sids))
 
     def put_out(self, messages: Iterable[Message], *, first: bool = False) -> None:
         """Append to the outbox, in the same transaction as what caused them; or `first`, ahead of all that is not."""
@@ -288,6 +307,7 @@ class Book:
         )
         self._db.table("identifier").create_index(["customer"], if_not_exists=True)
         self._sql.execute("CREATE TABLE IF NOT EXISTS customer (id TEXT PRIMARY KEY, body BLOB NOT NULL)")
+        self._sql.execute("CREATE TABLE IF NOT EXISTS agent (sid TEXT PRIMARY KEY) WITHOUT ROWID")
         self._sql.execute(
             "CREATE TABLE IF NOT EXISTS outbox (number INTEGER PRIMARY KEY AUTOINCREMENT, message BLOB NOT NULL)"
         )

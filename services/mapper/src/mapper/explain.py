@@ -26,7 +26,7 @@ _OF_EACH: dict[str, Callable[[Interaction], str]] = {
 }  # fmt: skip
 
 
-class Fact(Struct, frozen=True):
+class Fact(Struct, frozen=True, rename="camel"):
     """An attribute of the contact, and what it follows from."""
 
     attribute: str
@@ -35,7 +35,7 @@ class Fact(Struct, frozen=True):
     because: tuple[str, ...]
 
 
-class Explained(Struct, frozen=True):
+class Explained(Struct, frozen=True, rename="camel"):
     """A customer."""
 
     ext_id: str

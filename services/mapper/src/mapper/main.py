@@ -12,8 +12,10 @@ from mapper.mapping import Mapping
 from mapper.rebuild import rebuild
 from mapper.settings import Settings
 from mapper.step import Policy
+from mapper.tally import Tally
 from shared import bus, log, service
 from shared.config import Config, ConfigError, load
+from shared.heartbeat import MapperCounts
 from shared.lease import Lease
 from shared.settings import SettingsError
 from shared.settings import load as load_settings
@@ -30,6 +32,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
     folder.mkdir(parents=True, exist_ok=True)
     lease = Lease(broker, "mapper", folder)
     book = Book(folder / "book.sqlite")
+    tally = Tally(folder / "book.sqlite")
     mapping = Mapping(book, bus.Publisher(broker, may=lease.held), Policy.of(config), registry)
 
     async def hear() -> None:
@@ -43,10 +46,23 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
     async def ready() -> str:
         return mapping.stuck or ("" if bus.client(broker) else "no connection to NATS")
 
+    def counts() -> MapperCounts:
+        size = tally.size._asdict() if tally.size else {}
+        return MapperCounts(**size, sequence=mapping.sequence)
+
     if not config.flex.enabled:
         logger.warning("connector_disabled", meaning="events are logged, and mapped once it is enabled")
     work = [hear, mapping.on_time] if config.flex.enabled else []
-    app = service.build(broker, ready=ready, registry=registry, work=work, lease=lease)
+    app = service.build(
+        broker,
+        name="mapper",
+        counts=counts,
+        ready=ready,
+        note=lambda: "" if config.flex.enabled else "maps nothing: enabled is false in the connector file",
+        registry=registry,
+        work=[*work, tally.count],
+        lease=lease,
+    )
     app.after_shutdown(close)
     return app
 

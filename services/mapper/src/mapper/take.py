@@ -34,6 +34,7 @@ def take(
     """Fold events, each with its trace, up to and with a TWILIO sequence; without `contacts`, `retell` follows."""
     page = book.page([heard for heard, _ in events])
     fold(page, events, policy, now_ms=now_ms)
+    book.note_agents({heard.agent for heard, _ in events if heard.agent})
     book.sequence = sequence
     return _close(book, page, policy, now_ms=now_ms, contacts=contacts)
 

@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import sys
+import time
 from collections.abc import Coroutine
 from contextlib import closing
 
@@ -34,7 +35,10 @@ from poller.twilio import Credentials, Twilio, TwilioError
 from shared import bus, service
 from shared.bus import NotPublishedError
 from shared.config import Config, ConfigError, TwilioFlex, load
+from shared.counter import total
 from shared.credentials import environment
+from shared.event import rfc3339
+from shared.heartbeat import PollerCounts
 from shared.lease import Lease
 from shared.log import set_up
 from shared.settings import SettingsError, secure_url
@@ -57,10 +61,12 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
     rates = Rates({**LIMITS, **told.rates}, told.rate_fraction)
     credentials, idle = credentials_of(settings, config)
     stuck, behind = "", "has not polled yet"
+    last_ms = 0
 
     def polled(refused: str) -> None:
-        nonlocal stuck, behind
+        nonlocal stuck, behind, last_ms
         stuck, behind = "", refused
+        last_ms = time.time_ns() // 1_000_000
 
     async def work() -> None:
         nonlocal stuck, behind
@@ -88,8 +94,18 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
     async def ready() -> str:
         return stuck or ("" if bus.client(broker) else "no connection to NATS")
 
+    def counts() -> PollerCounts:
+        return PollerCounts(
+            last_poll=rfc3339(last_ms) if last_ms else None,
+            read=total(metrics.read),
+            missed=total(metrics.missed),
+            unreadable=total(metrics.unreadable),
+        )
+
     return service.build(
         broker,
+        name="poller",
+        counts=counts,
         ready=ready,
         note=lambda: f"polls nothing: {idle}" if idle else behind,
         registry=registry,

@@ -1,0 +1,77 @@
+"""The exit codes of `tajo`, the same for every command, and written down."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tajo.output import CODES
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+def tajo(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tajo", *arguments],
+        env={**os.environ, "COLUMNS": "120", **environment},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+    )  # fmt: skip
+
+
+def test_the_help_and_the_document_name_the_same_codes():
+    table = re.findall(r"^\| (\d+) \| ", (ROOT / "docs/cli.md").read_text(), re.MULTILINE)
+
+    assert table == re.findall(r"\d+", CODES)
+
+
+def test_one_that_is_interrupted_ends_with_130_and_no_traceback():
+    with socket.create_server(("127.0.0.1", 0)) as listener:  # takes the connection, and says nothing
+        url = f"nats://127.0.0.1:{listener.getsockname()[1]}"
+        with tajo("bootstrap", TAJO_NATS_URL=url) as one:
+            connection, _ = listener.accept()
+            one.send_signal(signal.SIGINT)
+            _, said = one.communicate(timeout=60)
+            connection.close()
+
+    assert one.returncode == 130
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (("customer", "show", "x", "--config", "/nonexistent.yaml"), 78),
+        (("quarantine", "recheck"), 78),
+        (("customer", "show", "x", "--data-dir", "/nonexistent"), 1),
+        (("quarantine", "ls"), 69),
+        (("bootstrap",), 69),
+        (("connectors", "status", "twilio-flex"), 69),
+    ],
+)
+def test_an_error_has_its_code_and_in_json_one_shape_with_nothing_on_standard_output(arguments, code):
+    settings = {"TAJO_NATS_URL": "nats://127.0.0.1:9", "TWILIO_AUTH_TOKEN": ""}
+    with tajo(*arguments, **settings) as in_words, tajo(*arguments, "--json", **settings) as as_json:
+        words, value = in_words.communicate(timeout=60), as_json.communicate(timeout=60)
+
+    assert (in_words.returncode, as_json.returncode) == (code, code)
+    assert words[0] == value[0] == ""
+    error = json.loads(value[1])["error"]
+    assert error.keys() == {"code", "what", "remedy"}
+    assert error["code"] == code
+    assert words[1].startswith(error["what"])
+    assert "Traceback" not in words[1]
+
+
+@pytest.mark.parametrize("arguments", [("run", "console"), ("connectors", "status", "zendesk"), ("unknown",)])
+def test_wrong_usage_is_2(arguments):
+    with tajo(*arguments) as one:
+        _, said = one.communicate(timeout=60)
+
+    assert one.returncode == 2
+    assert "Usage: " in said
