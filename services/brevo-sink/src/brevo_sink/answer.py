@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from brevo_sink.budget import UNTOLD_S, rest_s
 from shared.verdict import Done, Pause, Reject, Retry
 
 AGAIN_S = 5.0  # after what passes by itself: 425, 5xx
-WAIT_MAX_S = 60.0  # after a 429; then we look again, whatever the header said
 
 
 class InDoubt(Struct, frozen=True):
@@ -119,7 +119,7 @@ def _of_any(status: int, headers: Mapping[str, str], body: bytes, *, uncertain: 
         case 408 | 425 | 409:  # too early: the same contact is being processed
             return Retry(_why(status, body), AGAIN_S)
         case 429:  # https://developers.brevo.com/docs/limit-headers
-            return Retry("429", wait_s(headers))
+            return Retry("429", rest_s(headers) or UNTOLD_S)
         case _ if (
             status >= 500
         ):  # 524 is Cloudflare's timeout, in plain text: https://github.com/getbrevo/brevo-php/issues/26
@@ -128,20 +128,6 @@ def _of_any(status: int, headers: Mapping[str, str], body: bytes, *, uncertain: 
             return Retry(f"{status} without Brevo's words", AGAIN_S)
         case _:  # 404, 405, 406, 415, 422, 424 and what nobody documents
             return Reject(_why(status, body))
-
-
-def wait_s(headers: Mapping[str, str]) -> float:
-    """How long a 429 asks us to wait.
-
-    `x-sib-ratelimit-reset` is documented in seconds and was seen in milliseconds, so it is capped.
-    https://github.com/mission-apprentissage/labonnealternance/pull/2710
-    """
-    try:
-        reset = float(headers.get("x-sib-ratelimit-reset", ""))
-    except ValueError:
-        return 1.0
-    seconds = reset / 1000 if reset > 3600 else reset
-    return min(max(seconds, 0.1), WAIT_MAX_S)
 
 
 def _taken(error: Mapping[str, Any]) -> frozenset[str]:

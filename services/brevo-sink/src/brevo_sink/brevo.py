@@ -90,11 +90,15 @@ class Brevo:
         self.budget[bucket].take(time.monotonic())
         self._metrics.waited.labels(bucket).inc(time.monotonic() - began)
 
+    def no_turn(self, bucket: BucketName) -> None:
+        """A turn was taken and no call is made."""
+        self.budget[bucket].unanswered()
+
     async def call(
         self, method: str, path: str, *, json: Any = None, params: Sequence[tuple[str, str]] = ()
     ) -> Result:
         """Make a call whose `turn` was taken."""
-        bucket, began = bucket_of(path), time.perf_counter()
+        bucket, began = bucket_of(method, path), time.perf_counter()
         try:
             answer = await self._client.request(
                 method, path, json=json, params=list(params), extensions={"trace": self._still_may}
@@ -108,8 +112,10 @@ class Brevo:
         except httpx.HTTPError as error:
             self._metrics.calls.labels(bucket, "lost").inc()
             return Lost(type(error).__name__)
+        finally:
+            self.budget[bucket].unanswered()
         self._metrics.calls.labels(bucket, str(answer.status_code)).inc()
-        self.budget[bucket].learn(answer.headers)
+        self.budget[bucket].answered(answer.status_code, answer.headers, time.monotonic())
         if self._log_calls:
             log.info(
                 "brevo_call",

@@ -60,7 +60,6 @@ class Delivery:
             ledger=ledger,
             publisher=publisher,
             gate=gate,
-            budget=brevo.budget,
             metrics=metrics,
         )
         self._doubts = Doubts(brevo, gate, look_s=look_s)
@@ -154,6 +153,7 @@ class Delivery:
             )  # newer versions may come while we wait: so first wait, then take
             item = self._desk.take_upsert(time.monotonic())
             if item is None:
+                self._brevo.no_turn("contacts")
                 self._open_upserts.release()
             else:
                 self._start(self._guarded(self._contacts.tell(item), [item]), self._open_upserts)
@@ -166,6 +166,7 @@ class Delivery:
             await self._brevo.turn("events")
             items = self._desk.take_events(time.monotonic(), request.BATCH_MAX)
             if not items:
+                self._brevo.no_turn("events")
                 self._open_events.release()
             else:
                 self._start(self._guarded(self._events.send(items), items), self._open_events)

@@ -36,7 +36,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
     brevo = Brevo(
         url=settings.brevo_url.rstrip("/"),
         api_key=settings.api_key,
-        budget=Budget(settings.rate_fraction),
+        budget=Budget(settings.rate_fraction, settings.plan),
         metrics=metrics,
         log_calls=config.flex.log_api_calls,
         may=lease.held,
