@@ -108,6 +108,17 @@ class AtTheDesk(RuleBasedStateMachine):
             assert item.command.ext_id not in self.known | self.busy()
         self.end(items)
 
+    @rule(contact=some.sampled_from(CONTACTS))
+    def forget(self, contact):
+        if contact in self.busy():
+            return
+        self.position += 1
+        self.known.discard(contact)
+        self.told[contact] = (0, 0)
+        items = self.desk.drop(contact, before=self.position)
+        assert all(item.command.ext_id == contact for item in items)
+        self.end(items)
+
     @rule()
     def time_passes(self):
         self.now += 1

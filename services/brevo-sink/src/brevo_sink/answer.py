@@ -66,6 +66,13 @@ def of_relink(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
     return of_contact(status, headers, body)
 
 
+def of_delete(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
+    """What became of a DELETE /contacts/{ext_id}; one that is not there is gone.  https://developers.brevo.com/reference/deletecontact"""
+    if status == 404 and _object(body).get("code"):
+        return Done()
+    return of_contact(status, headers, body)
+
+
 def of_contact(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
     """What became of a POST /contacts."""
     match status:

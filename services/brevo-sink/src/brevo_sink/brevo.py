@@ -16,6 +16,7 @@ from brevo_sink.budget import BucketName, Budget, bucket_of
 from brevo_sink.metrics import Metrics
 
 CONNECT_S, READ_S = 5.0, 20.0
+SERVER_ERROR = 500
 CONNECTIONS = 8  # calls at once; at 60 a second and 100 ms each, six are open
 NAP_S = 1.0  # the longest sleep before the budget is asked again: it may have learned
 
@@ -95,9 +96,18 @@ class Brevo:
         self.budget[bucket].unanswered()
 
     async def call(
-        self, method: str, path: str, *, json: Any = None, params: Sequence[tuple[str, str]] = ()
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        params: Sequence[tuple[str, str]] = (),
+        kind: str = "",
     ) -> Result:
-        """Make a call whose `turn` was taken."""
+        """Make a call whose `turn` was taken.
+
+        `kind` is that of the command the call carries out, where it carries out one: so an outcome that nobody knows is counted.
+        """
         bucket, began = bucket_of(method, path), time.perf_counter()
         try:
             answer = await self._client.request(
@@ -111,11 +121,14 @@ class Brevo:
             return NotSent(type(error).__name__)
         except httpx.HTTPError as error:
             self._metrics.calls.labels(bucket, "lost").inc()
+            self._unknown(kind)
             return Lost(type(error).__name__)
         finally:
             self.budget[bucket].unanswered()
         self._metrics.calls.labels(bucket, str(answer.status_code)).inc()
         self.budget[bucket].answered(answer.status_code, answer.headers, time.monotonic())
+        if answer.status_code >= SERVER_ERROR:
+            self._unknown(kind)
         if self._log_calls:
             log.info(
                 "brevo_call",
@@ -126,6 +139,10 @@ class Brevo:
                 request_id=answer.headers.get("sib-request-id", ""),
             )
         return Reply(answer.status_code, answer.headers, answer.content)
+
+    def _unknown(self, kind: str) -> None:
+        if kind:
+            self._metrics.ambiguous.labels(kind).inc()
 
     async def _still_may(self, event: str, _info: Any) -> None:
         """Look at the last moment, when the connection is there: to wait for one may take longer than a lease.

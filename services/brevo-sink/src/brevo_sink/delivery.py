@@ -10,6 +10,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from brevo_sink import papers, request
+from brevo_sink.alone import Alone
 from brevo_sink.brevo import CONNECTIONS, Brevo
 from brevo_sink.contacts import Contacts
 from brevo_sink.desk import Desk, Item, version
@@ -19,12 +20,10 @@ from brevo_sink.events import Events
 from brevo_sink.gate import Gate
 from brevo_sink.ledger import Ledger
 from brevo_sink.metrics import Metrics
-from brevo_sink.relink import relink
 from shared.bus import Publisher
-from shared.command import ContactRelink, ContactUpsert
+from shared.command import ContactDelete, ContactRelink, ContactUpsert, EventTrack
 from shared.service import STOP_GRACE_S
 from shared.topology import BREVO_SINK
-from shared.verdict import Pause, Reject, Retry
 
 ALIVE_S = BREVO_SINK.ack_wait_s / 4  # how often JetStream hears that we still have what we have
 CONTACT_S = 60.0  # an event waits for its contact's upsert, which was said before it: ack_wait and room
@@ -63,13 +62,19 @@ class Delivery:
             metrics=metrics,
         )
         self._doubts = Doubts(brevo, gate, look_s=look_s)
+        self._alone = Alone(brevo=brevo, ledger=ledger, desk=self._desk, ends=self._ends, gate=gate)
         self._contacts = Contacts(brevo=brevo, ledger=ledger, desk=self._desk, ends=self._ends)
         self._events = Events(
-            brevo=brevo, ledger=ledger, desk=self._desk, ends=self._ends, gate=gate, doubts=self._doubts
+            brevo=brevo,
+            ledger=ledger,
+            desk=self._desk,
+            ends=self._ends,
+            gate=gate,
+            doubts=self._doubts,
+            metrics=metrics,
         )
         self._calls: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
-        self._renaming = asyncio.Lock()
         self._open_upserts = asyncio.Semaphore(CONNECTIONS - EVENT_CALLS)
         self._open_events = asyncio.Semaphore(EVENT_CALLS)
 
@@ -85,27 +90,31 @@ class Delivery:
         states = self._ledger.states(once)
         superseded: list[Item] = []
         repeated: list[Item] = []
+        doubtful: list[Item] = []
         for item in items:
             held = self._ends.held.get(item.command.id)
             if held is not None:  # delivered again while we have it: only the way to settle it is new
                 held.message = item.message
             elif isinstance(item.command, ContactUpsert):
                 superseded += self._upsert_heard(item)
-            elif isinstance(item.command, ContactRelink) and item.command.id not in states:
-                self._ends.held[item.command.id] = item
-                self._desk.block(item.command.was, item.command.ext_id)
-                self._begin(self._guarded(self._relink(item, item.command), [item]))
-            elif states.get(item.command.id) == "delivered":
+            elif isinstance(item.command, ContactRelink | ContactDelete) and item.command.id not in states:
+                self._alone.hold(item)
+                self._begin(self._guarded(self._alone.settle(item, self._any_news), [item]))
+            elif states.get(item.command.id) in ("delivered", "unresolved"):
                 repeated.append(item)
+            elif item.position <= self._ledger.gone(self._ledger.current(item.command.ext_id)):
+                superseded.append(item)  # its customer is forgotten
             elif states.get(item.command.id) in ("sending", "in_doubt"):
                 self._ends.held[item.command.id] = item
-                self._doubts.add(item)
+                doubtful.append(item)
             else:
                 item.now_called = self._ledger.current(item.command.ext_id)
                 self._hold(item)
-        await self._ends.end(superseded, "superseded")
+        for kind in (ContactUpsert, EventTrack):
+            await self._ends.end([one for one in superseded if isinstance(one.command, kind)], "superseded")
         await self._ends.ack(repeated)
         self._metrics.commands.labels("event.track", "repeated").inc(len(repeated))
+        await self._events.in_doubt(doubtful)
         self._news.set()
         await self._gate.passed()  # what is in hand is kept alive; no more is heard while we are paused
 
@@ -113,6 +122,8 @@ class Delivery:
         """Hold an upsert; returns what has thereby ended."""
         assert isinstance(item.command, ContactUpsert)  # noqa: S101 - the caller looked
         if self._ledger.current(item.command.ext_id) != item.command.ext_id:  # told under its new name
+            return [item]
+        if item.position <= self._ledger.gone(item.command.ext_id):
             return [item]
         known = self._ledger.delivered(item.command.ext_id)
         if known:
@@ -185,6 +196,8 @@ class Delivery:
         """Read uncertain events back.  Runs until cancelled."""
         while True:
             found, absent = await self._doubts.look()
+            self._metrics.read_back.labels("arrived").inc(len(found))
+            self._metrics.read_back.labels("absent").inc(len(absent))
             self._ledger.write([item.command.id for item in found], "delivered")
             await self._ends.end(found, "delivered")
             self._ledger.forget(item.command.id for item in absent)
@@ -260,30 +273,3 @@ class Delivery:
 
         task.add_done_callback(over)
         return task
-
-    # -- contacts -----------------------------------------------------------------------------------------------
-
-    async def _relink(self, item: Item, command: ContactRelink) -> None:
-        """One after the other, in the order heard, and while nothing is in flight for either contact."""
-        async with self._renaming:
-            while True:
-                await self._gate.passed()
-                while self._desk.busy(command.was, command.ext_id):
-                    await self._any_news()
-                await self._brevo.turn("contacts")
-                match await relink(self._brevo, self._ledger, command):
-                    case Pause() as pause:
-                        self._gate.shut(pause)
-                    case Retry() as retry:
-                        item.tries += 1
-                        await asyncio.sleep(min(retry.after_s * item.tries, RETRY_MAX_S))
-                    case Reject(why):
-                        await self._ends.reject([item], [why])
-                        break
-                    case _:
-                        self._ledger.relink(command.was, command.ext_id, command.id)
-                        await self._ends.end(self._desk.rename(command.was, command.ext_id), "superseded")
-                        await self._ends.end([item], "delivered")
-                        break
-        self._desk.free(command.was, command.ext_id)
-        self._news.set()

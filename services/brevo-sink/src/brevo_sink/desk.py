@@ -188,6 +188,24 @@ class Desk:
             self._upserts.remove(was)
         return [old.upsert] if old.upsert is not None else []
 
+    def drop(self, ext_id: str, *, before: int) -> list[Item]:
+        """The contact is gone: take away what was said of it before this position.  Brevo does not have it any more."""
+        contact = self._contacts.get(ext_id)
+        if contact is None:
+            return []
+        contact.known = False
+        items = [item for item in contact.events if item.position < before]
+        if items:
+            contact.events = deque(item for item in contact.events if item.position > before)
+            if not contact.events:
+                self._events.remove(ext_id)
+        if contact.upsert is not None and contact.upsert.position < before:
+            items.append(contact.upsert)
+            contact.upsert = None
+            self._upserts.remove(ext_id)
+        self.done([ext_id])
+        return items
+
     def _may(self, ext_id: str, contact: _Contact, now: float) -> bool:
         return not contact.busy and contact.not_before <= now and ext_id not in self._blocked
 

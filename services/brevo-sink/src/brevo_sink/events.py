@@ -11,6 +11,7 @@ ledger made of the receipts alone (fold.py) knows of every call that was made.
 """
 
 import secrets
+import time
 from collections.abc import Sequence
 
 from brevo_sink import answer, papers, request
@@ -21,6 +22,7 @@ from brevo_sink.doubt import Doubts
 from brevo_sink.ends import Ends
 from brevo_sink.gate import Gate
 from brevo_sink.ledger import Ledger
+from brevo_sink.metrics import Metrics
 from shared.command import EventTrack
 from shared.verdict import Done, Reject, Retry
 
@@ -29,7 +31,15 @@ class Events:
     """The way of events to Brevo."""
 
     def __init__(
-        self, *, brevo: Brevo, ledger: Ledger, desk: Desk, ends: Ends, gate: Gate, doubts: Doubts
+        self,
+        *,
+        brevo: Brevo,
+        ledger: Ledger,
+        desk: Desk,
+        ends: Ends,
+        gate: Gate,
+        doubts: Doubts,
+        metrics: Metrics,
     ) -> None:
         self._brevo = brevo
         self._ledger = ledger
@@ -37,6 +47,7 @@ class Events:
         self._ends = ends
         self._gate = gate
         self._doubts = doubts
+        self._metrics = metrics
 
     async def send(self, items: Sequence[Item]) -> None:
         """Send events in as few batches as Brevo takes, and settle what came of each."""
@@ -87,12 +98,32 @@ class Events:
             case InDoubt(why):
                 self._ledger.write(ids, "in_doubt", name)
                 await self._ends.tell(papers.said("in_doubt", items, batch=name, why=why))
-                for item in items:
-                    self._doubts.add(item)
+                self._metrics.ambiguous.labels("event.track").inc(len(items))
+                await self.in_doubt(items)
             case _:
                 self._ledger.forget(ids)
                 await self._ends.tell(papers.said("unsent", items, batch=name))
                 await self._ends.later(items, outcome)
+
+    async def in_doubt(self, items: Sequence[Item]) -> None:
+        """Nobody knows whether these arrived: each goes on as its rule says.  The ledger has them in doubt."""
+        again: list[Item] = []
+        unresolved: list[Item] = []
+        for item in items:
+            match item.command:
+                case EventTrack(delivery="at_least_once"):
+                    item.tries += 1
+                    item.now_called = self._ledger.current(item.command.ext_id)
+                    again.append(item)
+                case EventTrack(delivery="at_most_once"):
+                    unresolved.append(item)
+                case _:
+                    self._doubts.add(item)
+        self._ledger.write([item.command.id for item in unresolved], "unresolved")
+        await self._ends.end(unresolved, "unresolved", why="in doubt, and to be sent once at most")
+        self._metrics.read_back.labels("unresolved").inc(len(unresolved))
+        await self._ends.back(again, not_before=time.monotonic() + answer.AGAIN_S)
+        self._metrics.read_back.labels("sent_again").inc(len(again))
 
     async def _delivered(self, items: Sequence[Item], batch: str) -> None:
         self._ledger.write([item.command.id for item in items], "delivered", batch)

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from shared.receipt import Receipt, Told
 
-State = Literal["sending", "in_doubt", "delivered", "rejected"]
+State = Literal["sending", "in_doubt", "delivered", "rejected", "unresolved"]
 
 
 class Wrote(Struct, frozen=True):
@@ -36,7 +36,15 @@ class Relinked(Struct, frozen=True):
     id: str
 
 
-Change = Wrote | Unsent | Told | Relinked
+class Erased(Struct, frozen=True):
+    """The contact is gone, and what was said of it up to `position` of BREVO; the command `id` is delivered."""
+
+    ext_id: str
+    position: int
+    id: str
+
+
+Change = Wrote | Unsent | Told | Relinked | Erased
 
 
 def change(receipt: Receipt) -> Change | None:
@@ -47,11 +55,14 @@ def change(receipt: Receipt) -> Change | None:
     """
     if receipt.kind == "contact.upsert":
         return receipt.told
+    if receipt.kind == "contact.delete":
+        gone = receipt.told
+        return Erased(gone.ext_id, gone.position, receipt.ids[0]) if gone else None
     if receipt.kind == "contact.relink":
         was, ext_id, *_ = receipt.ids[0].split("/")  # "<was>/<ext_id>/<version>"
         return Relinked(was, ext_id, receipt.ids[0]) if receipt.outcome == "delivered" else None
     match receipt.outcome:
-        case "sending" | "in_doubt" | "delivered" | "rejected":
+        case "sending" | "in_doubt" | "delivered" | "rejected" | "unresolved":
             return Wrote(receipt.ids, receipt.outcome, receipt.batch)
         case "unsent":
             return Unsent(receipt.ids, receipt.batch)

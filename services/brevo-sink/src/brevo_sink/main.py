@@ -69,7 +69,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
     async def hear() -> None:
         # The lease is ours, so nobody adds to what was being sent; all that was is in RECEIPTS by now.
         await recall.catch_up()
-        ledger.doubt()
+        metrics.ambiguous.labels("event.track").inc(ledger.doubt())
         await works()
         await gate.passed()
         await bus.listen(broker, BREVO_SINK, delivery.on_batch)

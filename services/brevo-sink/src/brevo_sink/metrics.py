@@ -23,6 +23,18 @@ class Metrics:
         self.in_doubt = Gauge(
             "tajo_brevo_sink_in_doubt", "Events of which nobody knows whether they arrived", registry=registry
         )
+        self.ambiguous = Counter(
+            "tajo_brevo_sink_ambiguous",
+            "Commands of which a call, or a crash, left unknown whether they took effect, by kind",
+            ["kind"],
+            registry=registry,
+        )
+        self.read_back = Counter(
+            "tajo_brevo_sink_read_back",
+            "Events in doubt, by what became of them",
+            ["result"],
+            registry=registry,
+        )
         self.waited = Counter(
             "tajo_brevo_sink_waited_seconds",
             "Waited for Brevo's limits, by bucket",

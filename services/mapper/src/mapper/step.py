@@ -167,6 +167,7 @@ def _track(interaction: Interaction, customer: str, key: str, event: Waiting, ru
         name=rule.name,
         time=rfc3339(time_ms),
         properties=properties,
+        delivery=rule.delivery,
     )
 
 

@@ -1,0 +1,98 @@
+"""What is done to a contact alone: renaming and deleting it.
+
+One after the other, in the order heard, and while nothing is in flight for the contacts concerned.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from urllib.parse import quote
+
+from brevo_sink import answer
+from brevo_sink.answer import Outcome
+from brevo_sink.brevo import Brevo, Lost, NotSent, Reply
+from brevo_sink.desk import Desk, Item
+from brevo_sink.ends import RETRY_MAX_S, Ends
+from brevo_sink.gate import Gate
+from brevo_sink.ledger import Ledger
+from brevo_sink.relink import relink
+from shared.command import ContactRelink
+from shared.verdict import Pause, Reject, Retry
+
+
+class Alone:
+    """The way of a relink and of a deletion to Brevo."""
+
+    def __init__(self, *, brevo: Brevo, ledger: Ledger, desk: Desk, ends: Ends, gate: Gate) -> None:
+        self._brevo = brevo
+        self._ledger = ledger
+        self._desk = desk
+        self._ends = ends
+        self._gate = gate
+        self._one = asyncio.Lock()
+
+    def hold(self, item: Item) -> None:
+        """Nothing more of these contacts is taken until `settle` has ended."""
+        self._ends.held[item.command.id] = item
+        self._desk.block(*_concerned(item))
+
+    async def settle(self, item: Item, wait: Callable[[], Awaitable[None]]) -> None:
+        """Do it, however long that takes.  `wait` returns when calls may have ended."""
+        try:
+            async with self._one:
+                await self._until_ended(item, wait)
+        finally:
+            self._desk.free(*_concerned(item))
+
+    async def _until_ended(self, item: Item, wait: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await self._gate.passed()
+            while self._desk.busy(*_concerned(item)):
+                await wait()
+            await self._brevo.turn("contacts")
+            match await self._call(item):
+                case Pause() as pause:
+                    self._gate.shut(pause)
+                case Retry() as retry:
+                    item.tries += 1
+                    await asyncio.sleep(min(retry.after_s * item.tries, RETRY_MAX_S))
+                case Reject(why):
+                    await self._ends.reject([item], [why])
+                    break
+                case _:
+                    await self._record(item)
+                    break
+
+    async def _call(self, item: Item) -> Outcome:
+        match item.command:
+            case ContactRelink() as command:
+                return await relink(self._brevo, self._ledger, command)
+            case command:
+                return await self._delete(self._ledger.foreign_name(command.ext_id) or command.ext_id)
+
+    async def _delete(self, name: str) -> Outcome:
+        path, by = f"/contacts/{quote(name, safe='')}", [("identifierType", "ext_id")]
+        match await self._brevo.call("DELETE", path, params=by, kind="contact.delete"):
+            case NotSent(why) | Lost(why):
+                return Retry(why, answer.AGAIN_S)
+            case Reply(status, headers, body):
+                return answer.of_delete(status, headers, body)
+
+    async def _record(self, item: Item) -> None:
+        """First the ledger, in one transaction; then the receipts, and ack."""
+        match item.command:
+            case ContactRelink(ext_id=ext_id, was=was, id=id_):
+                self._ledger.relink(was, ext_id, id_)
+                await self._ends.end(self._desk.rename(was, ext_id), "superseded")
+            case command:
+                self._ledger.erase(command.ext_id, item.position, command.id)
+                for ended in self._desk.drop(command.ext_id, before=item.position):
+                    await self._ends.end([ended], "superseded")
+        await self._ends.end([item], "delivered")
+
+
+def _concerned(item: Item) -> tuple[str, ...]:
+    match item.command:
+        case ContactRelink(ext_id=ext_id, was=was):
+            return was, ext_id
+        case command:
+            return (command.ext_id,)
