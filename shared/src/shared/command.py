@@ -1,5 +1,6 @@
 """What the mapper asks of Brevo, and the sink carries out.  Contracts grow by fields with defaults."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -36,9 +37,9 @@ class EventTrack(Struct, frozen=True, kw_only=True, tag_field="kind", tag="event
     ext_id: str  # whose; the contact is upserted before
     name: str  # Brevo's event_name: [A-Za-z0-9_-]{1,255}
     time: str  # RFC 3339 with ms: when it happened at Twilio
-    properties: dict[
-        str, str | int
-    ] = {}  # keys [A-Za-z0-9_-]{1,255}; the batch schema knows no float, no boolean
+    properties: Mapping[
+        str, str | int | float | bool
+    ] = {}  # the sink makes of them what the batch schema knows
     delivery: Delivery = "exactly_once"
 
 

@@ -78,6 +78,10 @@ class Delivery:
         self._open_upserts = asyncio.Semaphore(CONNECTIONS - EVENT_CALLS)
         self._open_events = asyncio.Semaphore(EVENT_CALLS)
 
+    def note(self) -> str:
+        """What a person should know of a sink that works; an empty text when all is well."""
+        return self._events.note
+
     # -- hearing ------------------------------------------------------------------------------------------------
 
     async def on_batch(self, messages: list[Msg]) -> None:

@@ -92,6 +92,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         broker,
         ready=ready,
         registry=registry,
+        note=delivery.note,
         at_end=[delivery.finish],
         work=[
             hear,
