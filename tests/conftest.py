@@ -225,6 +225,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--storm-webhooks", type=int, default=3000, help="sent while everything is killed")
     parser.addoption("--storm-kills", type=int, default=8, help="SIGKILLs over three services and the broker")
     parser.addoption("--storm-away", type=float, default=2.0, help="seconds the broker stays away")
+    parser.addoption("--sink-kills", type=int, default=20, help="SIGKILLs of the sink while it tells Brevo")
+    parser.addoption("--backlog", type=int, default=2000, help="commands that wait when the sink starts")
     parser.addoption("--report", metavar="FILE", help="write what the fault tests found")
 
 

@@ -52,6 +52,8 @@ class Alone:
             match await self._call(item):
                 case Pause() as pause:
                     self._gate.shut(pause)
+                case Retry("429"):  # the bucket rests (budget.py)
+                    item.tries += 1
                 case Retry() as retry:
                     item.tries += 1
                     await asyncio.sleep(min(retry.after_s * item.tries, RETRY_MAX_S))

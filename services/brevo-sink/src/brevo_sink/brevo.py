@@ -15,7 +15,7 @@ from msgspec import Struct
 from brevo_sink.budget import BucketName, Budget, bucket_of
 from brevo_sink.metrics import Metrics
 
-CONNECT_S, READ_S = 5.0, 20.0
+CONNECT_S = 5.0
 SERVER_ERROR = 500
 CONNECTIONS = 8  # calls at once; at 60 a second and 100 ms each, six are open
 NAP_S = 1.0  # the longest sleep before the budget is asked again: it may have learned
@@ -63,6 +63,7 @@ class Brevo:
         api_key: str,
         budget: Budget,
         metrics: Metrics,
+        timeout_s: float,
         log_calls: bool,
         may: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -74,7 +75,7 @@ class Brevo:
         self._client = httpx.AsyncClient(
             base_url=url,
             headers={"api-key": api_key, "accept": "application/json", "user-agent": "tajo-twilio-flex"},
-            timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
+            timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
             limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
             trust_env=False,
         )

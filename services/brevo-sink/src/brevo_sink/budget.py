@@ -20,7 +20,7 @@ REST_MAX_S = 60.0  # after a 429; then one call looks again, whatever the header
 REST_MIN_S = 0.1
 UNTOLD_S = 1.0  # rest after a 429 that does not say how long
 LOOK_S = 0.1  # between looks while one call finds out whether a bucket is open again
-PROBE_MAX_S = 30.0  # that call has; longer than any call takes (brevo.py)
+PROBE_MAX_S = 30.0  # that call has; longer than any call takes (settings.py)
 
 PLANS: dict[Plan, dict[BucketName, tuple[int | None, int | None]]] = {
     "general": {"contacts": (10, 36_000), "events": (10, 36_000), "other": (None, 100)},

@@ -38,6 +38,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         api_key=settings.api_key,
         budget=Budget(settings.rate_fraction, settings.plan),
         metrics=metrics,
+        timeout_s=settings.timeout_s,
         log_calls=config.flex.log_api_calls,
         may=lease.held,
     )

@@ -24,6 +24,11 @@ class Settings(Struct, frozen=True):
         Plan,
         env("TAJO_BREVO_PLAN", "general, advanced or extended: whose limits hold until Brevo's answers tell"),
     ] = "general"
+    timeout_s: Annotated[
+        float,
+        Meta(gt=0, le=25),
+        env("TAJO_BREVO_TIMEOUT_S", "seconds until a call without an answer is given up, at most 25"),
+    ] = 20.0
     look_s: Annotated[
         float,
         Meta(gt=0),
