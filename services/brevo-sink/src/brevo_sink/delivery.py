@@ -161,7 +161,7 @@ class Delivery:
     async def pump_upserts(self) -> None:
         """Carry contacts to Brevo, the longest waiting first.  Runs until cancelled."""
         while True:
-            await self._ready(0)
+            await self._ready(self._desk.upsert_ready)
             await self._open_upserts.acquire()
             await self._brevo.turn(
                 "contacts"
@@ -176,7 +176,7 @@ class Delivery:
     async def pump_events(self) -> None:
         """Carry events to Brevo: what there is at once, in full batches when there is much.  Runs until cancelled."""
         while True:
-            await self._ready(1)
+            await self._ready(lambda now: self._desk.events_ready(now, request.BATCH_MAX))
             await self._open_events.acquire()
             await self._brevo.turn("events")
             items = self._desk.take_events(time.monotonic(), request.BATCH_MAX)
@@ -227,11 +227,11 @@ class Delivery:
             with suppress(nats.errors.Error, OSError):  # without a broker it comes again after ack_wait
                 await item.message.nak()
 
-    async def _ready(self, which: int) -> None:
-        """Return when the gate is open and the desk has an upsert (0) or events (1) that may go."""
+    async def _ready(self, ready: Callable[[float], bool]) -> None:
+        """Return when the gate is open and the desk has what may go."""
         while True:
             await self._gate.passed()
-            if self._desk.ready(time.monotonic())[which]:
+            if ready(time.monotonic()):
                 return
             await self._any_news()
 

@@ -12,6 +12,8 @@ from msgspec import Struct
 
 from shared.command import Command, ContactUpsert, EventTrack
 
+LINGER_S = 2.0  # that an event waits for more to go with it, while there is a backlog
+
 
 class Item(Struct, eq=False):
     """A command in hand, with the message it came in."""
@@ -49,6 +51,7 @@ class Desk:
         self._contacts: dict[str, _Contact] = {}
         self._upserts: deque[str] = deque()  # contacts with an upsert, the longest waiting first
         self._events: deque[str] = deque()  # contacts with events
+        self._partial_at = float("-inf")  # when a batch was taken last that was not full
         self._blocked: Counter[str] = Counter()  # contacts being renamed
 
     def __len__(self) -> int:
@@ -119,16 +122,26 @@ class Desk:
             contact.busy = True
             if contact.events:
                 self._events.append(ext_id)
+        if 0 < len(taken) < most:
+            self._partial_at = now
         return taken
 
-    def ready(self, now: float) -> tuple[bool, bool]:
-        """Whether there is an upsert, and whether there are events, that may go now."""
-        upserts = any(self._may(id_, self._contacts[id_], now) for id_ in self._upserts)
-        events = any(
-            c.known and c.upsert is None and self._may(id_, c, now)
-            for id_, c in ((id_, self._contacts[id_]) for id_ in self._events)
-        )
-        return upserts, events
+    def upsert_ready(self, now: float) -> bool:
+        """Whether there is an upsert that may go now."""
+        return any(self._may(id_, self._contacts[id_], now) for id_ in self._upserts)
+
+    def events_ready(self, now: float, full: int) -> bool:
+        """Whether there are events that may go now, and should: at once while few wait, else in full batches.
+
+        While so many wait that they would fill one, what may go waits for more, LINGER_S at most: then calls are short.
+        """
+        ready = waiting = 0
+        for ext_id in self._events:
+            contact = self._contacts[ext_id]
+            waiting += len(contact.events)
+            if contact.known and contact.upsert is None and self._may(ext_id, contact, now):
+                ready += len(contact.events)
+        return ready >= full or (ready > 0 and (waiting < full or now >= self._partial_at + LINGER_S))
 
     def done(self, ext_ids: Iterable[str], *, known: bool | None = None) -> None:
         """These contacts are free again; `known` says what we learned of whether Brevo has them."""
