@@ -24,7 +24,7 @@ from shared.config import Config, ConfigError, load
 from shared.event import rfc3339
 from shared.settings import SettingsError
 from shared.settings import load as load_settings
-from tajo import customer
+from tajo import customer, dlq
 from tajo import quarantine as refused
 from tajo.supervise import GivenUpError
 from tajo.up import SERVICES, CannotStartError
@@ -37,6 +37,7 @@ customers = typer.Typer(no_args_is_help=True, help="What is known of a customer,
 app.add_typer(customers, name="customer")
 quarantine = typer.Typer(no_args_is_help=True, help="Webhooks refused for a wrong signature, kept for 24 h.")
 app.add_typer(quarantine, name="quarantine")
+app.add_typer(dlq.app, name="dlq")
 
 out, err = Console(), Console(stderr=True)
 
