@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 
 import nats.errors
@@ -103,16 +103,18 @@ class Delivery:
                 superseded += self._upsert_heard(item)
             elif isinstance(item.command, ContactRelink | ContactDelete) and item.command.id not in states:
                 self._alone.hold(item)
-                self._begin(self._guarded(self._alone.settle(item, self._any_news), [item]))
+            elif isinstance(item.command, ContactRelink | ContactDelete):
+                self._alone.heard(item.command.id)
+                repeated.append(item)
             elif states.get(item.command.id) in ("delivered", "unresolved"):
                 repeated.append(item)
-            elif item.position <= self._ledger.gone(self._ledger.current(item.command.ext_id)):
+            elif item.position <= self._ledger.gone(self._current(item)):
                 superseded.append(item)  # its customer is forgotten
             elif states.get(item.command.id) in ("sending", "in_doubt"):
                 self._ends.held[item.command.id] = item
                 doubtful.append(item)
             else:
-                item.now_called = self._ledger.current(item.command.ext_id)
+                item.now_called = self._current(item)
                 self._hold(item)
         for kind in (ContactUpsert, EventTrack):
             await self._ends.end([one for one in superseded if isinstance(one.command, kind)], "superseded")
@@ -125,7 +127,7 @@ class Delivery:
     def _upsert_heard(self, item: Item) -> list[Item]:
         """Hold an upsert; returns what has thereby ended."""
         assert isinstance(item.command, ContactUpsert)  # noqa: S101 - the caller looked
-        if self._ledger.current(item.command.ext_id) != item.command.ext_id:  # told under its new name
+        if self._current(item) != item.command.ext_id:  # told under its new name
             return [item]
         if item.position <= self._ledger.gone(item.command.ext_id):
             return [item]
@@ -136,6 +138,9 @@ class Delivery:
                 return [item]
         older = self._hold(item)
         return [older] if older else []
+
+    def _current(self, item: Item) -> str:
+        return self._ledger.current(item.command.ext_id, item.position)
 
     def _hold(self, item: Item) -> Item | None:
         self._ends.held[item.command.id] = item
@@ -186,6 +191,24 @@ class Delivery:
             else:
                 self._start(self._guarded(self._events.send(items), items), self._open_events)
 
+    async def pump_alone(self) -> None:
+        """Rename and delete contacts, in the order that was said.  Runs until cancelled."""
+        while True:
+            await self._gate.passed()
+            item = self._alone.next()
+            if item is None:
+                await self._any_news()
+            else:
+                await asyncio.wait(
+                    [self._begin(self._guarded(self._alone.settle(item, self._any_news), [item]))]
+                )
+
+    def expect(self, coming: Iterable[tuple[int, ContactRelink | ContactDelete]]) -> None:
+        """What a killed sink had in hand of these comes again; before that nothing of their contacts is done."""
+        coming = list(coming)
+        states = self._ledger.states([command.id for _, command in coming])
+        self._alone.expect(one for one in coming if one[1].id not in states)
+
     async def watch_stranded(self) -> None:
         """Give up events of contacts nobody told of, or that Brevo refused before.  Runs until cancelled."""
         while True:
@@ -207,7 +230,7 @@ class Delivery:
             self._ledger.forget(item.command.id for item in absent)
             for item in absent:
                 item.tries += 1  # another try is another batch, with receipts of its own
-                item.now_called = self._ledger.current(item.command.ext_id)
+                item.now_called = self._current(item)
                 self._desk.add(item)
             self._news.set()
 

@@ -183,23 +183,32 @@ class Desk:
         """Whether a call is in flight for any of these contacts."""
         return any(ext_id in self._contacts and self._contacts[ext_id].busy for ext_id in ext_ids)
 
-    def rename(self, was: str, ext_id: str) -> list[Item]:
-        """What is on the desk for one contact is another's from here on.  Returns the upsert that has thereby ended."""
-        old = self._contacts.pop(was, None)
+    def rename(self, was: str, ext_id: str, *, before: int) -> list[Item]:
+        """What was said of one contact before this position is another's.  Returns the upsert that has thereby ended.
+
+        What was said after it is of whoever is called so by then: names come back.
+        """
+        old = self._contacts.get(was)
         if old is None:
             return []
         new = self._contact(ext_id)
-        new.known = new.known or old.known
-        if old.events:
-            self._events.remove(was)
+        new.known, old.known = new.known or old.known, False
+        moved = [item for item in old.events if item.position < before]
+        if moved:
+            old.events = deque(item for item in old.events if item.position > before)
+            if not old.events:
+                self._events.remove(was)
             if not new.events:
                 self._events.append(ext_id)
-            for item in old.events:
+            for item in moved:
                 item.now_called = ext_id
-            new.events = deque(sorted([*old.events, *new.events], key=lambda item: item.position))
-        if old.upsert is not None:
+            new.events = deque(sorted([*moved, *new.events], key=lambda item: item.position))
+        ended = old.upsert if old.upsert is not None and old.upsert.position < before else None
+        if ended is not None:
+            old.upsert = None
             self._upserts.remove(was)
-        return [old.upsert] if old.upsert is not None else []
+        self.done([was])
+        return [ended] if ended is not None else []
 
     def drop(self, ext_id: str, *, before: int) -> list[Item]:
         """The contact is gone: take away what was said of it before this position.  Brevo does not have it any more."""

@@ -16,7 +16,7 @@ from brevo_sink.ledger import Ledger
 from brevo_sink.metrics import Metrics
 from shared import command as commands
 from shared.bus import NotPublishedError, Publisher
-from shared.command import EventTrack
+from shared.command import ContactUpsert
 from shared.message import Message
 from shared.receipt import Outcome as ReceiptOutcome
 from shared.verdict import Pause, Retry
@@ -79,7 +79,8 @@ class Ends:
         if not items:
             return
         await self.say([papers.letter(item, why) for item, why in zip(items, whys, strict=True)])
-        self._ledger.write([i.command.id for i in items if isinstance(i.command, EventTrack)], "rejected")
+        once = [item.command.id for item in items if not isinstance(item.command, ContactUpsert)]
+        self._ledger.write(once, "rejected")
         await self.end(items, "rejected", why=whys[0])
 
     async def end(

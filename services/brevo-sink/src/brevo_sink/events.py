@@ -183,7 +183,7 @@ class Events:
             match item.command:
                 case EventTrack(delivery="at_least_once"):
                     item.tries += 1
-                    item.now_called = self._ledger.current(item.command.ext_id)
+                    item.now_called = self._ledger.current(item.command.ext_id, item.position)
                     again.append(item)
                 case EventTrack(delivery="at_most_once"):
                     unresolved.append(item)

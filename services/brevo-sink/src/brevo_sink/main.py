@@ -6,6 +6,7 @@ import sys
 from faststream.asgi import AsgiFastStream
 from prometheus_client import CollectorRegistry
 
+from brevo_sink.again import coming_again
 from brevo_sink.brevo import Brevo, Reply
 from brevo_sink.budget import Budget
 from brevo_sink.delivery import Delivery
@@ -71,6 +72,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         # The lease is ours, so nobody adds to what was being sent; all that was is in RECEIPTS by now.
         await recall.catch_up()
         metrics.ambiguous.labels("event.track").inc(ledger.doubt())
+        delivery.expect(await coming_again(broker))
         await works()
         await gate.passed()
         await bus.listen(broker, BREVO_SINK, delivery.on_batch)
@@ -100,6 +102,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
             mend,
             delivery.pump_upserts,
             delivery.pump_events,
+            delivery.pump_alone,
             delivery.watch_doubts,
             delivery.watch_stranded,
             delivery.keep_alive,
