@@ -11,10 +11,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
+import nats
 import pytest
 from hypothesis import settings
 
+from shared import bus, command, trace
 from shared.bootstrap import bootstrap
+from shared.command import Command
+from shared.message import Message
+from shared.topology import Consumer
 from tajo import nats_server as embedded
 
 ROOT = Path(__file__).parent.parent
@@ -58,6 +63,41 @@ class NatsServer:
     def kill(self) -> None:
         """SIGKILL, and wait."""
         self._end(subprocess.Popen.kill)
+
+    async def say(self, *said: Command | Message) -> None:
+        """Publish commands, or whole messages, as a service does."""
+        broker = bus.connect(self.url, service="test")
+        await broker.connect()
+        messages = [
+            one if isinstance(one, Message) else command.to_message(one, trace.start()) for one in said
+        ]
+        await bus.Publisher(broker).publish(messages)
+        await broker.stop()
+
+    async def all_acked(self, consumer: Consumer, seconds: float = 60) -> None:
+        """Return once everything its stream holds is acked."""
+        connection = await nats.connect(self.url)
+        deadline = time.monotonic() + seconds
+        try:
+            while True:
+                info = await connection.jetstream().consumer_info(consumer.stream, consumer.durable)
+                if info.num_pending == 0 and info.num_ack_pending == 0:
+                    return
+                assert time.monotonic() < deadline, info
+                await asyncio.sleep(0.05)
+        finally:
+            await connection.close()
+
+    async def messages(self, stream: str) -> list:
+        """All a stream holds."""
+        connection = await nats.connect(self.url)
+        try:
+            jetstream = connection.jetstream()
+            state = (await jetstream.stream_info(stream)).state
+            wanted = range(state.first_seq, state.last_seq + 1) if state.messages else ()
+            return [await jetstream.get_msg(stream, number) for number in wanted]
+        finally:
+            await connection.close()
 
     def _end(self, how) -> None:
         if self._process is not None:
@@ -188,6 +228,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--storm-away", type=float, default=2.0, help="seconds the broker stays away")
     parser.addoption("--backfill-events", type=int, default=4000, help="TaskRouter events a backfill reads")
     parser.addoption("--backfill-conversations", type=int, default=400, help="and conversations")
+    parser.addoption("--sink-kills", type=int, default=20, help="SIGKILLs of the sink while it tells Brevo")
+    parser.addoption("--backlog", type=int, default=2000, help="commands that wait when the sink starts")
     parser.addoption("--report", metavar="FILE", help="write what the fault tests found")
 
 

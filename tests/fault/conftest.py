@@ -20,16 +20,38 @@ sandbox on the wire.  Written by it; do not edit.
 
 
 @dataclass
+class Section:
+    """A text and a table."""
+
+    text: str
+    columns: Sequence[str]
+    rows: list[Sequence[object]] = field(default_factory=list)
+
+    def shown(self, title: str) -> str:
+        """In Markdown."""
+        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
+        table = "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
+        return f"## {title}\n\n{self.text.strip()}\n\n{table}\n"
+
+
+@dataclass
 class Reliability:
     """The sections of the page, in the order the tests ran."""
 
-    sections: list[str] = field(default_factory=list)
+    found: dict[str, Section] = field(default_factory=dict)
+
+    @property
+    def sections(self) -> list[str]:
+        """As they stand on the page."""
+        return [section.shown(title) for title, section in self.found.items()]
 
     def add(self, title: str, text: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """A section with a table."""
-        lines = [columns, ["---"] * len(columns), *rows]
-        table = "\n".join(f"| {' | '.join(str(cell) for cell in line)} |" for line in lines)
-        self.sections.append(f"## {title}\n\n{text.strip()}\n\n{table}\n")
+        self.found[title] = Section(text, columns, list(rows))
+
+    def row(self, title: str, text: str, columns: Sequence[str], cells: Sequence[object]) -> None:
+        """One more line of a section that several tests make."""
+        self.found.setdefault(title, Section(text, columns)).rows.append(cells)
 
 
 def page(sections: Sequence[str], ran_on: str) -> str:

@@ -108,6 +108,17 @@ class AtTheDesk(RuleBasedStateMachine):
             assert item.command.ext_id not in self.known | self.busy()
         self.end(items)
 
+    @rule(contact=some.sampled_from(CONTACTS))
+    def forget(self, contact):
+        if contact in self.busy():
+            return
+        self.position += 1
+        self.known.discard(contact)
+        self.told[contact] = (0, 0)
+        items = self.desk.drop(contact, before=self.position)
+        assert all(item.command.ext_id == contact for item in items)
+        self.end(items)
+
     @rule()
     def time_passes(self):
         self.now += 1
@@ -142,11 +153,33 @@ class AtTheDesk(RuleBasedStateMachine):
             self.desk.done({item.command.ext_id for item in items})
         assert not self.open
         assert len(self.desk) == 0
-        assert self.desk.ready(self.now) == (False, False)
+        assert not self.desk.upsert_ready(self.now)
+        assert not self.desk.events_ready(self.now, 3)
 
 
 AtTheDesk.TestCase.settings = settings(max_examples=600, stateful_step_count=40, deadline=None)
 test_the_desk = AtTheDesk.TestCase
+
+
+def waiting_at(desk: Desk, contact: str, count: int) -> None:
+    for number in range(count):
+        desk.add(Item(EventTrack(id=f"{contact}{number}", ext_id=contact, name="X", time=""), number, None))
+
+
+def test_few_events_go_at_once_and_many_in_full_batches_or_after_two_seconds():
+    desk = Desk({"tajo-a", "tajo-c"}.__contains__)
+    waiting_at(desk, "tajo-a", 2)
+    assert desk.events_ready(0.0, 10)
+
+    waiting_at(desk, "tajo-b", 9)  # it is not known yet
+    assert desk.events_ready(0.0, 10)
+    assert len(desk.take_events(0.0, 10)) == 2
+    desk.done(["tajo-a"])
+    waiting_at(desk, "tajo-c", 4)
+    assert not desk.events_ready(1.9, 10)
+    assert desk.events_ready(2.0, 10)
+    waiting_at(desk, "tajo-a", 6)
+    assert desk.events_ready(0.1, 10)
 
 
 def upsert(number: int, position: int) -> Item:

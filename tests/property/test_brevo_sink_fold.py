@@ -21,7 +21,9 @@ some_told = some.builds(
 )
 some_events = some.builds(
     Receipt,
-    outcome=some.sampled_from(["sending", "unsent", "in_doubt", "delivered", "rejected", "no_identity"]),
+    outcome=some.sampled_from(
+        ["sending", "unsent", "in_doubt", "delivered", "unresolved", "rejected", "no_identity"]
+    ),
     kind=some.just("event.track"),
     ids=some_ids,
     batch=some.sampled_from(["", "b1", "b2"]),
@@ -33,11 +35,20 @@ some_contacts = some.builds(
     ids=some.just(("u",)),
     told=some.none() | some_told,
 )
-some_receipts = some.lists(some_events | some_contacts, max_size=30)
+some_ends = some.builds(
+    Receipt,
+    outcome=some.sampled_from(["delivered", "rejected"]),
+    kind=some.just("contact.delete"),
+    ids=some.just(("d",)),
+    told=some.none() | some_told,
+)
+some_receipts = some.lists(some_events | some_contacts | some_ends, max_size=30)
 
 PLAY = some.lists(
     some.tuples(
-        some.sampled_from(["deliver", "refuse", "fail", "vanish", "part", "upsert", "look"]),
+        some.sampled_from(
+            ["deliver", "refuse", "fail", "vanish", "part", "upsert", "forget", "give up", "look"]
+        ),
         some_ids,
         some_told,
     ),
@@ -57,7 +68,8 @@ def opened(path=None):
 def held(ledger: Ledger):
     """All the ledger holds, but how far it has read."""
     return [
-        ledger._sql.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall() for table in ("event", "contact")
+        ledger._sql.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
+        for table in ("event", "contact", "gone")
     ]
 
 
@@ -106,6 +118,10 @@ class Sink:
             self.ledger.deliver(told)
             self.tell("delivered", ("u",), kind="contact.upsert", told=told)
             return
+        if how == "forget":
+            self.ledger.erase(told.ext_id, told.position, "d")
+            self.tell("delivered", ("d",), kind="contact.delete", told=told)
+            return
         states = self.ledger.states(ids)
         if how == "look":
             found = tuple(id_ for id_ in ids if states.get(id_) in ("sending", "in_doubt"))
@@ -139,6 +155,12 @@ class Sink:
                 self.maybe_at_brevo |= set(ids)
                 self.ledger.write(ids, "in_doubt", batch)
                 self.tell("in_doubt", ids, batch)
+            case "give up":
+                self.maybe_at_brevo |= set(ids)
+                self.ledger.write(ids, "in_doubt", batch)
+                self.tell("in_doubt", ids, batch)
+                self.ledger.write(ids, "unresolved")
+                self.tell("unresolved", ids)
             case "vanish":  # killed while the call was open
                 self.maybe_at_brevo |= set(ids)
 
@@ -176,4 +198,7 @@ def test_wherever_the_receipts_end_no_event_that_may_be_at_brevo_is_unknown(play
 
         for id_ in called & sink.maybe_at_brevo:
             last = [one.outcome for one in said[:cut] if id_ in one.ids][-1]
-            assert states.get(id_) in ("sending", "in_doubt", "delivered") or last in ("unsent", "rejected")
+            assert states.get(id_) in ("sending", "in_doubt", "delivered", "unresolved") or last in (
+                "unsent",
+                "rejected",
+            )

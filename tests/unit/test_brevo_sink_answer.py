@@ -7,7 +7,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from brevo_sink.answer import Halve, InDoubt, Partly, Without, of_contact, of_events
+from brevo_sink.answer import (
+    Halve,
+    InDoubt,
+    Partly,
+    Singly,
+    Without,
+    of_contact,
+    of_event,
+    of_events,
+)
 from shared.verdict import Done, Pause, Reject, Retry
 
 DATA = Path(__file__).parent.parent / "data/brevo"
@@ -71,12 +80,59 @@ def test_the_answer_to_a_contact_becomes_its_verdict(name, verdict):
         ("errors/524.html", 5, InDoubt("524")),
         ("events/create.bad_event_name.400", 5, Halve),
         ("events/create.bad_event_name.400", 1, Reject),
+        ("errors/402.not_enough_credits", 5, Pause),
+        ("errors/403.account_under_validation", 5, Pause),
+        ("errors/403.permission_denied", 5, Singly),
+        ("errors/405.method_not_allowed", 5, Singly),
+        ("contacts/get.not_found.404", 5, Singly),
     ],
 )
 def test_the_answer_to_events_becomes_their_verdict(name, count, verdict):
     given_ = of_events(*answered(name), count)
 
     assert given_ == verdict if not isinstance(verdict, type) else isinstance(given_, verdict)
+
+
+@pytest.mark.parametrize(
+    ("name", "verdict"),
+    [
+        ("events/create.ext_id.204", Done()),
+        ("events/create.bad_event_name.400", Reject),
+        ("events/create.no_identifier.400", Reject),
+        ("errors/403.permission_denied", Pause),
+        ("errors/500", InDoubt("500")),
+        ("errors/429", Retry("429", 1.0)),
+    ],
+)
+def test_the_answer_to_a_single_event_becomes_its_verdict(name, verdict):
+    given_ = of_event(*answered(name))
+
+    assert given_ == verdict if not isinstance(verdict, type) else isinstance(given_, verdict)
+
+
+@pytest.mark.parametrize(
+    ("name", "word"),
+    [
+        ("errors/401.no_key", "hears no API key"),
+        ("errors/401.key_not_found", "refuses our API key"),
+        ("errors/401.unrecognised_ip", "IP address"),
+    ],
+)
+def test_each_of_the_three_meanings_of_a_401_has_its_remedy(name, word):
+    said = of_contact(*answered(name))
+
+    assert word in said.why
+    assert said.remedy
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 422])
+@pytest.mark.parametrize("code", ["account_under_validation", "not_enough_credits"])
+def test_what_stops_an_account_is_known_by_its_code_whatever_the_status(status, code):
+    body = json.dumps({"code": code, "message": "no"}).encode()
+
+    assert isinstance(of_contact(status, {}, body), Pause)
+    assert isinstance(of_events(status, {}, body, 3), Pause)
+    assert isinstance(of_event(status, {}, body), Pause)
 
 
 def test_a_duplicate_of_our_own_ext_id_is_refused_and_never_merged():
@@ -103,6 +159,7 @@ def test_a_reset_in_seconds_or_milliseconds_is_survived(reset, seconds):
 def test_no_answer_makes_the_table_raise(status, body):
     of_contact(status, {}, body)
     of_events(status, {}, body, 3)
+    of_event(status, {}, body)
 
 
 def test_what_brevo_repeats_of_a_customer_is_not_repeated_by_us():

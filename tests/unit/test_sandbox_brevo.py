@@ -225,6 +225,11 @@ def test_each_bucket_has_its_own_limit():
     assert others == [200] * 100 + [429]
 
 
+def test_the_hours_can_be_scaled_and_the_seconds_stay():
+    assert Limits().scaled(100) == Limits(10, 3_600_000, 10, 3_600_000, 10_000)
+    assert Limits(other_per_h=None).scaled(100).other_per_h is None
+
+
 @given(some.lists(some.floats(0, 3), min_size=1, max_size=80), some.integers(1, 5), some.integers(1, 20))
 def test_no_window_lets_more_through_than_its_limit(pauses, per_s, per_h):
     meter = Meter(Limits(contacts_per_s=per_s, contacts_per_h=per_h))

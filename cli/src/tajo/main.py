@@ -18,7 +18,7 @@ from shared.config import Config, ConfigError, load
 from shared.credentials import environment
 from shared.settings import load as load_settings
 from shared.topology import BUCKETS, CONSUMERS, STREAMS
-from tajo import connectors, customer
+from tajo import connectors, customer, dlq
 from tajo import quarantine as refused
 from tajo.output import (
     CODES,
@@ -53,6 +53,7 @@ customers = typer.Typer(no_args_is_help=True, help="What is known of a customer,
 app.add_typer(customers, name="customer")
 quarantine = typer.Typer(no_args_is_help=True, help="Webhooks refused for a wrong signature, kept for 24 h.")
 app.add_typer(quarantine, name="quarantine")
+app.add_typer(dlq.app, name="dlq")
 
 ConfigFile = Annotated[Path, typer.Argument(envvar="TAJO_CONFIG", help="The connector file.")]
 CONFIG = Path("config/tajo.yaml")

@@ -56,12 +56,13 @@ class Events:
     write_attributes: Callable[[Contact, Mapping[str, Any], datetime], None]
     kept: list[Event] = field(default_factory=list)
     orphans: list[Event] = field(default_factory=list)
+    refused_names: set[str] = field(default_factory=set)  # by request, so that some of a batch are refused
     visible_after_s: float = 0.0  # batches are queued: GET /events tells of them later
 
     def create(self, asked: Asked, now: datetime) -> Answer:
         """POST /events: 204 or 400."""
         item = asked.json()
-        if wrong := _wrong(item, batch=False):
+        if wrong := self._wrong(item, batch=False):
             missing = "identifiers" in wrong
             return refused(400, "missing_parameter" if missing else "invalid_parameter", wrong)
         self._accept(item, now)
@@ -76,7 +77,7 @@ class Events:
             return refused(400, "out_of_range", "At most 200 events and 512 KB are allowed in a batch")
         errors = []
         for index, item in enumerate(items):
-            if wrong := _wrong(item, batch=True):
+            if wrong := self._wrong(item, batch=True):
                 errors.append({"eventIndex": [index], "message": wrong})
             else:
                 self._accept(item, now)
@@ -111,6 +112,11 @@ class Events:
         found.sort(key=lambda event: event.date, reverse=True)
         page = found[offset : offset + limit]
         return Answer(200, {"events": [event.shown() for event in page], "count": len(found)})
+
+    def _wrong(self, item: Any, *, batch: bool) -> str:
+        if isinstance(item, dict) and item.get("event_name") in self.refused_names:
+            return "event_name is not allowed"
+        return _wrong(item, batch=batch)
 
     def _accept(self, item: dict[str, Any], now: datetime) -> None:
         contact = self.resolve(item["identifiers"])

@@ -4,7 +4,7 @@ https://developers.brevo.com/docs/api-limits
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Bucket = Literal["contacts", "events", "other"]
@@ -32,7 +32,13 @@ class Limits:
             case "other":
                 return {HOUR: self.other_per_h}
 
+    def scaled(self, hourly: int) -> "Limits":
+        """With so many times the calls an hour."""
+        per_h = {name: most * hourly for name in PER_HOUR if (most := getattr(self, name)) is not None}
+        return replace(self, **per_h)
 
+
+PER_HOUR = ("contacts_per_h", "events_per_h", "other_per_h")
 UNLIMITED = Limits(None, None, None, None, None)
 
 

@@ -27,6 +27,7 @@ from sandbox.brevo import BrevoSandbox
 from sandbox.day import webhooks
 from sandbox.demo import DemoError, Stack, running, stored, tail
 from sandbox.expected import CONTACTS
+from sandbox.limits import Limits
 from sandbox.play import NotEqualError, NotTakenError, Target, play, wait_until_equal
 from sandbox.rest import TwilioSandbox
 from sandbox.verify import Sent
@@ -53,7 +54,8 @@ def serve(
     )
     out.print(f"Twilio: http://{where[0]}:{where[1]}/twilio/taskrouter, /flex, /conversations and /events")
     twilio = TwilioSandbox(account_sid=told.account_sid, token=told.auth_tokens.split(",")[0].strip())
-    network.serve(BrevoSandbox(api_key=told.api_key), twilio, host=where[0], port=where[1])
+    brevo = BrevoSandbox(api_key=told.api_key, limits=Limits().scaled(told.hourly_scale))
+    network.serve(brevo, twilio, host=where[0], port=where[1])
 
 
 @app.command("play")

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from sandbox.twilio import ACCOUNT_SID
 from shared.settings import env
@@ -14,6 +14,11 @@ class Serve(Struct, frozen=True):
     host: Annotated[str, env("TAJO_SANDBOX_HOST", "address of the local Brevo and Twilio")] = "127.0.0.1"
     port: Annotated[int, env("TAJO_SANDBOX_PORT", "their port")] = 8090
     api_key: Annotated[str, env("BREVO_API_KEY", "the key the local Brevo takes")] = "xkeysib-sandbox"
+    hourly_scale: Annotated[
+        int,
+        Meta(ge=1, le=1_000_000),
+        env("TAJO_SANDBOX_HOURLY_SCALE", "so many times the calls an hour that Brevo allows"),
+    ] = 1
     account_sid: Annotated[str, env("TWILIO_ACCOUNT_SID", "the account of the local Twilio")] = ACCOUNT_SID
     auth_tokens: Annotated[
         str, env("TWILIO_AUTH_TOKEN", "the token the local Twilio takes; the first by comma")

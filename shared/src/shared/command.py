@@ -1,10 +1,17 @@
 """What the mapper asks of Brevo, and the sink carries out.  Contracts grow by fields with defaults."""
 
+from collections.abc import Mapping
+from typing import Literal
+
 import msgspec
 from msgspec import Struct
 
 from shared.event import shard
 from shared.message import MSG_ID, Message
+
+Delivery = Literal["exactly_once", "at_least_once", "at_most_once"]
+"""What becomes of an event when nobody knows whether Brevo took it: it is looked for at Brevo before it is sent again,
+sent again at once, or never sent again."""
 
 Value = bool | int | float | str
 """What a contact attribute may hold.  https://developers.brevo.com/reference/createcontact"""
@@ -30,9 +37,10 @@ class EventTrack(Struct, frozen=True, kw_only=True, tag_field="kind", tag="event
     ext_id: str  # whose; the contact is upserted before
     name: str  # Brevo's event_name: [A-Za-z0-9_-]{1,255}
     time: str  # RFC 3339 with ms: when it happened at Twilio
-    properties: dict[
-        str, str | int
-    ] = {}  # keys [A-Za-z0-9_-]{1,255}; the batch schema knows no float, no boolean
+    properties: Mapping[
+        str, str | int | float | bool
+    ] = {}  # the sink makes of them what the batch schema knows
+    delivery: Delivery = "exactly_once"
 
 
 class ContactRelink(Struct, frozen=True, kw_only=True, tag_field="kind", tag="contact.relink"):
@@ -48,14 +56,25 @@ class ContactRelink(Struct, frozen=True, kw_only=True, tag_field="kind", tag="co
     over: bool = False  # where Brevo has both: `was` has the email and takes the name, the other is set aside
 
 
-Command = ContactUpsert | EventTrack | ContactRelink
+class ContactDelete(Struct, frozen=True, kw_only=True, tag_field="kind", tag="contact.delete"):
+    """A customer is to be forgotten: the contact goes, with all that was said of it before.  Safe to repeat.
+
+    What is said of it later makes it anew.
+    """
+
+    id: str  # "<ext_id>/delete/<version>"
+    ext_id: str
+    version: int  # the highest TWILIO sequence that is forgotten
+
+
+Command = ContactUpsert | EventTrack | ContactRelink | ContactDelete
 
 _encode = msgspec.json.Encoder().encode
 _decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 
 
 def kind(command: Command) -> str:
-    """contact.upsert, contact.relink, event.track: the word in the subject, the receipt and the logs."""
+    """contact.upsert, contact.relink, contact.delete, event.track: the word in the subject, the receipt and the logs."""
     return str(command.__struct_config__.tag)
 
 

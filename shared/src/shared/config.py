@@ -15,6 +15,8 @@ from msgspec import Meta, Struct
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
+from shared.command import Delivery
+
 Channel = Literal["voice", "sms", "whatsapp", "webchat", "email", "messenger", "video", "rcs"]
 AttributeType = Literal["text", "float", "date", "boolean"]
 LogLevel = Literal["verbose", "debug", "info", "warning", "error"]
@@ -102,6 +104,9 @@ class Rule(Struct, forbid_unknown_fields=True, frozen=True):
         Meta(description="sources and the value, or values, each must have"),
     ] = {}
     enabled: bool = True
+    delivery: Annotated[
+        Delivery, Meta(description="what to do when nobody knows whether Brevo took the event")
+    ] = "exactly_once"
 
 
 FieldMapping = dict[str, str | Attribute]
@@ -177,7 +182,10 @@ class Config(Struct, forbid_unknown_fields=True, frozen=True, dict=True):
         flex = self.flex
         parts = (
             self.fields,
-            self.rules,
+            {
+                type_: msgspec.convert(rule, _Decisive, from_attributes=True)
+                for type_, rule in self.rules.items()
+            },
             flex.sync,
             flex.lists,
             flex.channels,
@@ -186,6 +194,15 @@ class Config(Struct, forbid_unknown_fields=True, frozen=True, dict=True):
             flex.time_zone,
         )
         return hashlib.sha256(msgspec.json.encode(parts, order="deterministic")).hexdigest()[:12]
+
+
+class _Decisive(Struct):
+    """What of a rule decides which commands an event makes: how they are delivered does not."""
+
+    name: str
+    properties: dict[str, str]
+    when: dict[str, Any]
+    enabled: bool
 
 
 TYPES: dict[str, AttributeType] = {

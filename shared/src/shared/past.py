@@ -1,7 +1,7 @@
 """Reading what a stream holds already, in order, to rebuild what was made of it.  Settles nothing, moves no durable."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
 import nats.errors
@@ -44,11 +44,12 @@ async def past(
     to: int,
     since: datetime | None = None,
     headers_only: bool = False,
+    subjects: Sequence[str] = (),
     batch: int = 2000,
 ) -> AsyncIterator[list[Msg]]:
     """The messages with after < sequence <= to that are still there, in order, in batches.
 
-    With `since`, begins at the first of them that was stored then or later.
+    With `subjects`, only those they fit.  With `since`, begins at the first of them that was stored then or later.
     Goes on where it was when the broker is back.  What has left the stream, by age or because somebody was
     forgotten, is passed over.
     """
@@ -56,7 +57,9 @@ async def past(
         connection = bus.client(broker)
         try:
             if connection is not None:
-                async for messages in _read(connection, _from(stream, after, since, headers_only), batch):
+                async for messages in _read(
+                    connection, _from(stream, after, since, headers_only, subjects), batch
+                ):
                     wanted = [
                         message for message in messages if after < message.metadata.sequence.stream <= to
                     ]
@@ -71,13 +74,16 @@ async def past(
         await asyncio.sleep(AGAIN_S)
 
 
-def _from(stream: str, after: int, since: datetime | None, headers_only: bool) -> tuple[str, ConsumerConfig]:
+def _from(
+    stream: str, after: int, since: datetime | None, headers_only: bool, subjects: Sequence[str]
+) -> tuple[str, ConsumerConfig]:
     start = (
         ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_TIME, opt_start_time=since)
         if since
         else ConsumerConfig(deliver_policy=DeliverPolicy.BY_START_SEQUENCE, opt_start_seq=after + 1)
     )
     start.inactive_threshold, start.headers_only = IDLE_S, headers_only
+    start.filter_subjects = list(subjects) or None
     return stream, start
 
 

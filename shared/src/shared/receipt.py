@@ -7,9 +7,11 @@ from msgspec import Struct
 
 from shared.message import MSG_ID, Message
 
-Outcome = Literal["sending", "unsent", "delivered", "superseded", "in_doubt", "rejected", "no_identity"]
+Outcome = Literal[
+    "sending", "unsent", "delivered", "superseded", "in_doubt", "unresolved", "rejected", "no_identity"
+]
 """sending is said before each call of events, unsent when it took no effect.  The others close a command, but
-in_doubt, which is read back first."""
+in_doubt, which is read back first.  unresolved is one in doubt for good: its rule says at_most_once."""
 
 
 class Told(Struct, frozen=True, kw_only=True):
@@ -26,12 +28,14 @@ class Receipt(Struct, frozen=True, kw_only=True):
     """One outcome of one or more commands of one kind."""
 
     outcome: Outcome
-    kind: str  # contact.upsert, contact.relink, event.track
+    kind: str  # contact.upsert, contact.relink, contact.delete, event.track
     ids: tuple[str, ...]  # command ids; at most one Brevo batch, 200
     batch: str = ""  # names the call they went in; no two calls have one name
     why: str = ""  # no personal data
     dropped: tuple[str, ...] = ()  # identifiers Brevo refused, and we left out
-    told: Told | None = None  # of a delivered contact.upsert
+    told: Told | None = (
+        None  # of a delivered contact.upsert; of a contact.delete or relink, up to when it counts
+    )
 
 
 _decoder = msgspec.json.Decoder(Receipt)

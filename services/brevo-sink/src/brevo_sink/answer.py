@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
+from brevo_sink.budget import UNTOLD_S, rest_s
 from shared.verdict import Done, Pause, Reject, Retry
 
 AGAIN_S = 5.0  # after what passes by itself: 425, 5xx
-WAIT_MAX_S = 60.0  # after a 429; then we look again, whatever the header said
 
 
 class InDoubt(Struct, frozen=True):
@@ -42,12 +42,20 @@ class Halve(Struct, frozen=True):
     why: str
 
 
-Outcome = Done | Retry | Reject | Pause | InDoubt | Without | Partly | Halve
+class Singly(Struct, frozen=True):
+    """The account may not send batches; nothing took effect."""
+
+    why: str
+
+
+Outcome = Done | Retry | Reject | Pause | InDoubt | Without | Partly | Halve | Singly
 
 _TAKEN = re.compile(
     r"(email|sms|ext_id|whatsapp|landline_number)\b.* (?:is|are) already associate", re.IGNORECASE
 )
 _IP = re.compile(r"unrecognised IP", re.IGNORECASE)
+_NO_KEY = re.compile(r"authentication not found", re.IGNORECASE)
+_REMEDY_PLAN = "look at the plan at app.brevo.com"
 _REMEDY_KEY = "make a key at app.brevo.com > SMTP & API > API keys and set BREVO_API_KEY"
 
 
@@ -66,8 +74,17 @@ def of_relink(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
     return of_contact(status, headers, body)
 
 
+def of_delete(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
+    """What became of a DELETE /contacts/{ext_id}; one that is not there is gone.  https://developers.brevo.com/reference/deletecontact"""
+    if status == 404 and _object(body).get("code"):
+        return Done()
+    return of_contact(status, headers, body)
+
+
 def of_contact(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
     """What became of a POST /contacts."""
+    if stop := _stop(status, body):
+        return stop
     match status:
         case 200 | 201 | 204:  # created; updated: https://developers.brevo.com/reference/createcontact
             return Done()
@@ -79,6 +96,8 @@ def of_contact(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
 
 def of_events(status: int, headers: Mapping[str, str], body: bytes, count: int) -> Outcome:
     """What became of a POST /events/batch of `count` events.  https://developers.brevo.com/reference/create-batch-events"""
+    if stop := _stop(status, body):
+        return stop
     match status:
         case 202 | 200 | 201 | 204:
             return Done()
@@ -90,36 +109,58 @@ def of_events(status: int, headers: Mapping[str, str], body: bytes, count: int) 
             if said.get("successful_events", count - len(refused)) != count - len(refused) or not refused:
                 return InDoubt("207 that does not say which")  # a look tells which arrived
             return Partly(refused)
+        case 403 | 404 | 405 | 501 if _object(body).get("code"):
+            return Singly(
+                _why(status, body)
+            )  # if the key may send no event at all, the single call will tell
         case 413:  # larger than Brevo takes, whatever is documented
             return Halve(_why(status, body)) if count > 1 else Reject(_why(status, body))
         case _:
             return _of_any(status, headers, body, uncertain=True)
 
 
+def of_event(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
+    """What became of a POST /events.  https://developers.brevo.com/reference/create-event"""
+    match status:
+        case 200 | 201 | 202 | 204:
+            return Done()
+        case _:
+            return _of_any(status, headers, body, uncertain=True)
+
+
+def _stop(status: int, body: bytes) -> Pause | None:
+    """What stands in the way of every call, whatever its status: which one these codes come with is not documented."""
+    match _object(body).get("code") if status >= 400 else "":
+        case "account_under_validation":
+            return Pause("Brevo is validating the account", "wait, or ask Brevo's support")
+        case "not_enough_credits":
+            return Pause("the Brevo plan does not include this, or its credits are used up", _REMEDY_PLAN)
+        case _:
+            return None
+
+
 def _of_any(status: int, headers: Mapping[str, str], body: bytes, *, uncertain: bool) -> Outcome:
     """What is the same for every call."""
+    if stop := _stop(status, body):
+        return stop
+    message = _message(_object(body))
     match status:
-        case (
-            401
-        ):  # wrong key, no key, or an IP not allowed: https://github.com/getbrevo/brevo-python/issues/13
-            if _IP.search(_message(_object(body))):
-                return Pause(
-                    "Brevo does not know our IP address", "allow it at app.brevo.com/security/authorised_ips"
-                )
-            return Pause("Brevo refuses our API key", _REMEDY_KEY)
-        case 402:  # not_enough_credits
+        case 401 | 403 if _IP.search(message):  # https://github.com/getbrevo/brevo-python/issues/13
             return Pause(
-                "the Brevo plan does not include this, or its credits are used up",
-                "look at the plan at app.brevo.com",
+                "Brevo does not know our IP address", "allow it at app.brevo.com/security/authorised_ips"
             )
-        case 403:  # permission_denied, account_under_validation
-            if _object(body).get("code") == "account_under_validation":
-                return Pause("Brevo is validating the account", "wait, or ask Brevo's support")
+        case 401 if _NO_KEY.search(message):
+            return Pause("Brevo hears no API key", "does a proxy take away the header api-key?")
+        case 401:  # wrong, deleted or run out
+            return Pause("Brevo refuses our API key", _REMEDY_KEY)
+        case 402:
+            return Pause("the Brevo plan does not include this, or its credits are used up", _REMEDY_PLAN)
+        case 403:  # permission_denied
             return Pause("the Brevo API key may not do this", "give the key access to contacts and events")
         case 408 | 425 | 409:  # too early: the same contact is being processed
             return Retry(_why(status, body), AGAIN_S)
         case 429:  # https://developers.brevo.com/docs/limit-headers
-            return Retry("429", wait_s(headers))
+            return Retry("429", rest_s(headers) or UNTOLD_S)
         case _ if (
             status >= 500
         ):  # 524 is Cloudflare's timeout, in plain text: https://github.com/getbrevo/brevo-php/issues/26
@@ -128,20 +169,6 @@ def _of_any(status: int, headers: Mapping[str, str], body: bytes, *, uncertain: 
             return Retry(f"{status} without Brevo's words", AGAIN_S)
         case _:  # 404, 405, 406, 415, 422, 424 and what nobody documents
             return Reject(_why(status, body))
-
-
-def wait_s(headers: Mapping[str, str]) -> float:
-    """How long a 429 asks us to wait.
-
-    `x-sib-ratelimit-reset` is documented in seconds and was seen in milliseconds, so it is capped.
-    https://github.com/mission-apprentissage/labonnealternance/pull/2710
-    """
-    try:
-        reset = float(headers.get("x-sib-ratelimit-reset", ""))
-    except ValueError:
-        return 1.0
-    seconds = reset / 1000 if reset > 3600 else reset
-    return min(max(seconds, 0.1), WAIT_MAX_S)
 
 
 def _taken(error: Mapping[str, Any]) -> frozenset[str]:

@@ -15,7 +15,8 @@ from msgspec import Struct
 from brevo_sink.budget import BucketName, Budget, bucket_of
 from brevo_sink.metrics import Metrics
 
-CONNECT_S, READ_S = 5.0, 20.0
+CONNECT_S = 5.0
+SERVER_ERROR = 500
 CONNECTIONS = 8  # calls at once; at 60 a second and 100 ms each, six are open
 NAP_S = 1.0  # the longest sleep before the budget is asked again: it may have learned
 
@@ -62,6 +63,7 @@ class Brevo:
         api_key: str,
         budget: Budget,
         metrics: Metrics,
+        timeout_s: float,
         log_calls: bool,
         may: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -73,7 +75,7 @@ class Brevo:
         self._client = httpx.AsyncClient(
             base_url=url,
             headers={"api-key": api_key, "accept": "application/json", "user-agent": "tajo-twilio-flex"},
-            timeout=httpx.Timeout(READ_S, connect=CONNECT_S),
+            timeout=httpx.Timeout(timeout_s, connect=CONNECT_S),
             limits=httpx.Limits(max_connections=CONNECTIONS, max_keepalive_connections=CONNECTIONS),
             trust_env=False,
         )
@@ -90,11 +92,24 @@ class Brevo:
         self.budget[bucket].take(time.monotonic())
         self._metrics.waited.labels(bucket).inc(time.monotonic() - began)
 
+    def no_turn(self, bucket: BucketName) -> None:
+        """A turn was taken and no call is made."""
+        self.budget[bucket].unanswered()
+
     async def call(
-        self, method: str, path: str, *, json: Any = None, params: Sequence[tuple[str, str]] = ()
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Any = None,
+        params: Sequence[tuple[str, str]] = (),
+        kind: str = "",
     ) -> Result:
-        """Make a call whose `turn` was taken."""
-        bucket, began = bucket_of(path), time.perf_counter()
+        """Make a call whose `turn` was taken.
+
+        `kind` is that of the command the call carries out, where it carries out one: so an outcome that nobody knows is counted.
+        """
+        bucket, began = bucket_of(method, path), time.perf_counter()
         try:
             answer = await self._client.request(
                 method, path, json=json, params=list(params), extensions={"trace": self._still_may}
@@ -107,9 +122,14 @@ class Brevo:
             return NotSent(type(error).__name__)
         except httpx.HTTPError as error:
             self._metrics.calls.labels(bucket, "lost").inc()
+            self._unknown(kind)
             return Lost(type(error).__name__)
+        finally:
+            self.budget[bucket].unanswered()
         self._metrics.calls.labels(bucket, str(answer.status_code)).inc()
-        self.budget[bucket].learn(answer.headers)
+        self.budget[bucket].answered(answer.status_code, answer.headers, time.monotonic())
+        if answer.status_code >= SERVER_ERROR:
+            self._unknown(kind)
         if self._log_calls:
             log.info(
                 "brevo_call",
@@ -120,6 +140,10 @@ class Brevo:
                 request_id=answer.headers.get("sib-request-id", ""),
             )
         return Reply(answer.status_code, answer.headers, answer.content)
+
+    def _unknown(self, kind: str) -> None:
+        if kind:
+            self._metrics.ambiguous.labels(kind).inc()
 
     async def _still_may(self, event: str, _info: Any) -> None:
         """Look at the last moment, when the connection is there: to wait for one may take longer than a lease.

@@ -52,7 +52,7 @@ class Contacts:
         name = self._ledger.foreign_name(upsert.ext_id)
         if not name and not self._ledger.has(upsert.ext_id):
             body = request.contact(upsert, upsert.ext_id, item.without, update=False)
-            result = await self._brevo.call("POST", "/contacts", json=body)
+            result = await self._brevo.call("POST", "/contacts", json=body, kind="contact.upsert")
             if not isinstance(result, Reply) or not answer.exists(result.status, result.body):
                 return _of_contact(result)
             found = await foreign_name(self._brevo, upsert)
@@ -65,7 +65,7 @@ class Contacts:
             await self._brevo.turn("contacts")
         item.foreign_name = name
         body = request.contact(upsert, name or upsert.ext_id, item.without)
-        return _of_contact(await self._brevo.call("POST", "/contacts", json=body))
+        return _of_contact(await self._brevo.call("POST", "/contacts", json=body, kind="contact.upsert"))
 
 
 def _of_contact(result: Result) -> Outcome:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 
 import nats.errors
@@ -10,6 +10,7 @@ import structlog
 from nats.aio.msg import Msg
 
 from brevo_sink import papers, request
+from brevo_sink.alone import Alone
 from brevo_sink.brevo import CONNECTIONS, Brevo
 from brevo_sink.contacts import Contacts
 from brevo_sink.desk import Desk, Item, version
@@ -19,12 +20,10 @@ from brevo_sink.events import Events
 from brevo_sink.gate import Gate
 from brevo_sink.ledger import Ledger
 from brevo_sink.metrics import Metrics
-from brevo_sink.relink import relink
 from shared.bus import Publisher
-from shared.command import ContactRelink, ContactUpsert
+from shared.command import ContactDelete, ContactRelink, ContactUpsert, EventTrack
 from shared.service import STOP_GRACE_S
 from shared.topology import BREVO_SINK
-from shared.verdict import Pause, Reject, Retry
 
 ALIVE_S = BREVO_SINK.ack_wait_s / 4  # how often JetStream hears that we still have what we have
 CONTACT_S = 60.0  # an event waits for its contact's upsert, which was said before it: ack_wait and room
@@ -60,17 +59,22 @@ class Delivery:
             ledger=ledger,
             publisher=publisher,
             gate=gate,
-            budget=brevo.budget,
             metrics=metrics,
         )
         self._doubts = Doubts(brevo, gate, look_s=look_s)
+        self._alone = Alone(brevo=brevo, ledger=ledger, desk=self._desk, ends=self._ends, gate=gate)
         self._contacts = Contacts(brevo=brevo, ledger=ledger, desk=self._desk, ends=self._ends)
         self._events = Events(
-            brevo=brevo, ledger=ledger, desk=self._desk, ends=self._ends, gate=gate, doubts=self._doubts
+            brevo=brevo,
+            ledger=ledger,
+            desk=self._desk,
+            ends=self._ends,
+            gate=gate,
+            doubts=self._doubts,
+            metrics=metrics,
         )
         self._calls: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
-        self._renaming = asyncio.Lock()
         self._open_upserts = asyncio.Semaphore(CONNECTIONS - EVENT_CALLS)
         self._open_events = asyncio.Semaphore(EVENT_CALLS)
 
@@ -78,6 +82,10 @@ class Delivery:
     def in_hand(self) -> tuple[int, int]:
         """Commands not yet ended, and of these the events nobody knows about."""
         return len(self._ends.held), len(self._doubts)
+
+    def note(self) -> str:
+        """What a person should know of a sink that works; an empty text when all is well."""
+        return self._events.note
 
     # -- hearing ------------------------------------------------------------------------------------------------
 
@@ -91,34 +99,42 @@ class Delivery:
         states = self._ledger.states(once)
         superseded: list[Item] = []
         repeated: list[Item] = []
+        doubtful: list[Item] = []
         for item in items:
             held = self._ends.held.get(item.command.id)
             if held is not None:  # delivered again while we have it: only the way to settle it is new
                 held.message = item.message
             elif isinstance(item.command, ContactUpsert):
                 superseded += self._upsert_heard(item)
-            elif isinstance(item.command, ContactRelink) and item.command.id not in states:
-                self._ends.held[item.command.id] = item
-                self._desk.block(item.command.was, item.command.ext_id)
-                self._begin(self._guarded(self._relink(item, item.command), [item]))
-            elif states.get(item.command.id) == "delivered":
+            elif isinstance(item.command, ContactRelink | ContactDelete) and item.command.id not in states:
+                self._alone.hold(item)
+            elif isinstance(item.command, ContactRelink | ContactDelete):
+                self._alone.heard(item.command.id)
                 repeated.append(item)
+            elif states.get(item.command.id) in ("delivered", "unresolved"):
+                repeated.append(item)
+            elif item.position <= self._ledger.gone(self._current(item)):
+                superseded.append(item)  # its customer is forgotten
             elif states.get(item.command.id) in ("sending", "in_doubt"):
                 self._ends.held[item.command.id] = item
-                self._doubts.add(item)
+                doubtful.append(item)
             else:
-                item.now_called = self._ledger.current(item.command.ext_id)
+                item.now_called = self._current(item)
                 self._hold(item)
-        await self._ends.end(superseded, "superseded")
+        for kind in (ContactUpsert, EventTrack):
+            await self._ends.end([one for one in superseded if isinstance(one.command, kind)], "superseded")
         await self._ends.ack(repeated)
         self._metrics.commands.labels("event.track", "repeated").inc(len(repeated))
+        await self._events.in_doubt(doubtful)
         self._news.set()
         await self._gate.passed()  # what is in hand is kept alive; no more is heard while we are paused
 
     def _upsert_heard(self, item: Item) -> list[Item]:
         """Hold an upsert; returns what has thereby ended."""
         assert isinstance(item.command, ContactUpsert)  # noqa: S101 - the caller looked
-        if self._ledger.current(item.command.ext_id) != item.command.ext_id:  # told under its new name
+        if self._current(item) != item.command.ext_id:  # told under its new name
+            return [item]
+        if item.position <= self._ledger.gone(item.command.ext_id):
             return [item]
         known = self._ledger.delivered(item.command.ext_id)
         if known:
@@ -127,6 +143,9 @@ class Delivery:
                 return [item]
         older = self._hold(item)
         return [older] if older else []
+
+    def _current(self, item: Item) -> str:
+        return self._ledger.current(item.command.ext_id, item.position)
 
     def _hold(self, item: Item) -> Item | None:
         self._ends.held[item.command.id] = item
@@ -153,13 +172,14 @@ class Delivery:
     async def pump_upserts(self) -> None:
         """Carry contacts to Brevo, the longest waiting first.  Runs until cancelled."""
         while True:
-            await self._ready(0)
+            await self._ready(self._desk.upsert_ready)
             await self._open_upserts.acquire()
             await self._brevo.turn(
                 "contacts"
             )  # newer versions may come while we wait: so first wait, then take
             item = self._desk.take_upsert(time.monotonic())
             if item is None:
+                self._brevo.no_turn("contacts")
                 self._open_upserts.release()
             else:
                 self._start(self._guarded(self._contacts.tell(item), [item]), self._open_upserts)
@@ -167,14 +187,33 @@ class Delivery:
     async def pump_events(self) -> None:
         """Carry events to Brevo: what there is at once, in full batches when there is much.  Runs until cancelled."""
         while True:
-            await self._ready(1)
+            await self._ready(lambda now: self._desk.events_ready(now, request.BATCH_MAX))
             await self._open_events.acquire()
             await self._brevo.turn("events")
             items = self._desk.take_events(time.monotonic(), request.BATCH_MAX)
             if not items:
+                self._brevo.no_turn("events")
                 self._open_events.release()
             else:
                 self._start(self._guarded(self._events.send(items), items), self._open_events)
+
+    async def pump_alone(self) -> None:
+        """Rename and delete contacts, in the order that was said.  Runs until cancelled."""
+        while True:
+            await self._gate.passed()
+            item = self._alone.next()
+            if item is None:
+                await self._any_news()
+            else:
+                await asyncio.wait(
+                    [self._begin(self._guarded(self._alone.settle(item, self._any_news), [item]))]
+                )
+
+    def expect(self, coming: Iterable[tuple[int, ContactRelink | ContactDelete]]) -> None:
+        """What a killed sink had in hand of these comes again; before that nothing of their contacts is done."""
+        coming = list(coming)
+        states = self._ledger.states([command.id for _, command in coming])
+        self._alone.expect(one for one in coming if one[1].id not in states)
 
     async def watch_stranded(self) -> None:
         """Give up events of contacts nobody told of, or that Brevo refused before.  Runs until cancelled."""
@@ -190,12 +229,14 @@ class Delivery:
         """Read uncertain events back.  Runs until cancelled."""
         while True:
             found, absent = await self._doubts.look()
+            self._metrics.read_back.labels("arrived").inc(len(found))
+            self._metrics.read_back.labels("absent").inc(len(absent))
             self._ledger.write([item.command.id for item in found], "delivered")
             await self._ends.end(found, "delivered")
             self._ledger.forget(item.command.id for item in absent)
             for item in absent:
                 item.tries += 1  # another try is another batch, with receipts of its own
-                item.now_called = self._ledger.current(item.command.ext_id)
+                item.now_called = self._current(item)
                 self._desk.add(item)
             self._news.set()
 
@@ -215,11 +256,11 @@ class Delivery:
             with suppress(nats.errors.Error, OSError):  # without a broker it comes again after ack_wait
                 await item.message.nak()
 
-    async def _ready(self, which: int) -> None:
-        """Return when the gate is open and the desk has an upsert (0) or events (1) that may go."""
+    async def _ready(self, ready: Callable[[float], bool]) -> None:
+        """Return when the gate is open and the desk has what may go."""
         while True:
             await self._gate.passed()
-            if self._desk.ready(time.monotonic())[which]:
+            if ready(time.monotonic()):
                 return
             await self._any_news()
 
@@ -265,30 +306,3 @@ class Delivery:
 
         task.add_done_callback(over)
         return task
-
-    # -- contacts -----------------------------------------------------------------------------------------------
-
-    async def _relink(self, item: Item, command: ContactRelink) -> None:
-        """One after the other, in the order heard, and while nothing is in flight for either contact."""
-        async with self._renaming:
-            while True:
-                await self._gate.passed()
-                while self._desk.busy(command.was, command.ext_id):
-                    await self._any_news()
-                await self._brevo.turn("contacts")
-                match await relink(self._brevo, self._ledger, command):
-                    case Pause() as pause:
-                        self._gate.shut(pause)
-                    case Retry() as retry:
-                        item.tries += 1
-                        await asyncio.sleep(min(retry.after_s * item.tries, RETRY_MAX_S))
-                    case Reject(why):
-                        await self._ends.reject([item], [why])
-                        break
-                    case _:
-                        self._ledger.relink(command.was, command.ext_id, command.id)
-                        await self._ends.end(self._desk.rename(command.was, command.ext_id), "superseded")
-                        await self._ends.end([item], "delivered")
-                        break
-        self._desk.free(command.was, command.ext_id)
-        self._news.set()

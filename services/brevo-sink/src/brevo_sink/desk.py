@@ -12,6 +12,8 @@ from msgspec import Struct
 
 from shared.command import Command, ContactUpsert, EventTrack
 
+LINGER_S = 2.0  # that an event waits for more to go with it, while there is a backlog
+
 
 class Item(Struct, eq=False):
     """A command in hand, with the message it came in."""
@@ -49,6 +51,7 @@ class Desk:
         self._contacts: dict[str, _Contact] = {}
         self._upserts: deque[str] = deque()  # contacts with an upsert, the longest waiting first
         self._events: deque[str] = deque()  # contacts with events
+        self._partial_at = float("-inf")  # when a batch was taken last that was not full
         self._blocked: Counter[str] = Counter()  # contacts being renamed
 
     def __len__(self) -> int:
@@ -119,16 +122,26 @@ class Desk:
             contact.busy = True
             if contact.events:
                 self._events.append(ext_id)
+        if 0 < len(taken) < most:
+            self._partial_at = now
         return taken
 
-    def ready(self, now: float) -> tuple[bool, bool]:
-        """Whether there is an upsert, and whether there are events, that may go now."""
-        upserts = any(self._may(id_, self._contacts[id_], now) for id_ in self._upserts)
-        events = any(
-            c.known and c.upsert is None and self._may(id_, c, now)
-            for id_, c in ((id_, self._contacts[id_]) for id_ in self._events)
-        )
-        return upserts, events
+    def upsert_ready(self, now: float) -> bool:
+        """Whether there is an upsert that may go now."""
+        return any(self._may(id_, self._contacts[id_], now) for id_ in self._upserts)
+
+    def events_ready(self, now: float, full: int) -> bool:
+        """Whether there are events that may go now, and should: at once while few wait, else in full batches.
+
+        While so many wait that they would fill one, what may go waits for more, LINGER_S at most: then calls are short.
+        """
+        ready = waiting = 0
+        for ext_id in self._events:
+            contact = self._contacts[ext_id]
+            waiting += len(contact.events)
+            if contact.known and contact.upsert is None and self._may(ext_id, contact, now):
+                ready += len(contact.events)
+        return ready >= full or (ready > 0 and (waiting < full or now >= self._partial_at + LINGER_S))
 
     def done(self, ext_ids: Iterable[str], *, known: bool | None = None) -> None:
         """These contacts are free again; `known` says what we learned of whether Brevo has them."""
@@ -170,23 +183,50 @@ class Desk:
         """Whether a call is in flight for any of these contacts."""
         return any(ext_id in self._contacts and self._contacts[ext_id].busy for ext_id in ext_ids)
 
-    def rename(self, was: str, ext_id: str) -> list[Item]:
-        """What is on the desk for one contact is another's from here on.  Returns the upsert that has thereby ended."""
-        old = self._contacts.pop(was, None)
+    def rename(self, was: str, ext_id: str, *, before: int) -> list[Item]:
+        """What was said of one contact before this position is another's.  Returns the upsert that has thereby ended.
+
+        What was said after it is of whoever is called so by then: names come back.
+        """
+        old = self._contacts.get(was)
         if old is None:
             return []
         new = self._contact(ext_id)
-        new.known = new.known or old.known
-        if old.events:
-            self._events.remove(was)
+        new.known, old.known = new.known or old.known, False
+        moved = [item for item in old.events if item.position < before]
+        if moved:
+            old.events = deque(item for item in old.events if item.position > before)
+            if not old.events:
+                self._events.remove(was)
             if not new.events:
                 self._events.append(ext_id)
-            for item in old.events:
+            for item in moved:
                 item.now_called = ext_id
-            new.events = deque(sorted([*old.events, *new.events], key=lambda item: item.position))
-        if old.upsert is not None:
+            new.events = deque(sorted([*moved, *new.events], key=lambda item: item.position))
+        ended = old.upsert if old.upsert is not None and old.upsert.position < before else None
+        if ended is not None:
+            old.upsert = None
             self._upserts.remove(was)
-        return [old.upsert] if old.upsert is not None else []
+        self.done([was])
+        return [ended] if ended is not None else []
+
+    def drop(self, ext_id: str, *, before: int) -> list[Item]:
+        """The contact is gone: take away what was said of it before this position.  Brevo does not have it any more."""
+        contact = self._contacts.get(ext_id)
+        if contact is None:
+            return []
+        contact.known = False
+        items = [item for item in contact.events if item.position < before]
+        if items:
+            contact.events = deque(item for item in contact.events if item.position > before)
+            if not contact.events:
+                self._events.remove(ext_id)
+        if contact.upsert is not None and contact.upsert.position < before:
+            items.append(contact.upsert)
+            contact.upsert = None
+            self._upserts.remove(ext_id)
+        self.done([ext_id])
+        return items
 
     def _may(self, ext_id: str, contact: _Contact, now: float) -> bool:
         return not contact.busy and contact.not_before <= now and ext_id not in self._blocked

@@ -10,14 +10,13 @@ import structlog
 
 from brevo_sink import papers
 from brevo_sink.answer import Outcome
-from brevo_sink.budget import Budget
 from brevo_sink.desk import Desk, Item
 from brevo_sink.gate import Gate
 from brevo_sink.ledger import Ledger
 from brevo_sink.metrics import Metrics
 from shared import command as commands
 from shared.bus import NotPublishedError, Publisher
-from shared.command import ContactUpsert, EventTrack
+from shared.command import ContactUpsert
 from shared.message import Message
 from shared.receipt import Outcome as ReceiptOutcome
 from shared.verdict import Pause, Retry
@@ -40,7 +39,6 @@ class Ends:
         ledger: Ledger,
         publisher: Publisher,
         gate: Gate,
-        budget: Budget,
         metrics: Metrics,
     ) -> None:
         self.held: dict[str, Item] = {}  # by command id: all in hand
@@ -48,7 +46,6 @@ class Ends:
         self._ledger = ledger
         self._publisher = publisher
         self._gate = gate
-        self._budget = budget
         self._metrics = metrics
 
     async def later(self, items: Sequence[Item], outcome: Outcome) -> None:
@@ -63,14 +60,12 @@ class Ends:
                 raise AssertionError(f"no such outcome here: {outcome}")
 
     async def _put_off(self, items: Sequence[Item], retry: Retry) -> None:
-        """Again, later: the bucket rests where it is full, the contacts where only they are concerned."""
+        """Again, later; of a full bucket the calls wait (budget.py), else the contacts that are concerned."""
         now = time.monotonic()
         for item in items:
             item.tries += 1
         rest_s = min(retry.after_s * 2 ** min(items[0].tries - 1, 6), RETRY_MAX_S)
-        bucket = "contacts" if isinstance(items[0].command, ContactUpsert) else "events"
         if retry.why == "429":
-            self._budget[bucket].close(now, retry.after_s)  # type: ignore[index]  # one of its names
             rest_s = 0.0
         log.debug("put_off", items=len(items), why=retry.why, rest_s=rest_s)
         await self.back(items, not_before=now + rest_s)
@@ -84,7 +79,8 @@ class Ends:
         if not items:
             return
         await self.say([papers.letter(item, why) for item, why in zip(items, whys, strict=True)])
-        self._ledger.write([i.command.id for i in items if isinstance(i.command, EventTrack)], "rejected")
+        once = [item.command.id for item in items if not isinstance(item.command, ContactUpsert)]
+        self._ledger.write(once, "rejected")
         await self.end(items, "rejected", why=whys[0])
 
     async def end(

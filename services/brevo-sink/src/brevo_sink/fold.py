@@ -10,7 +10,10 @@ from msgspec import Struct
 
 from shared.receipt import Receipt, Told
 
-State = Literal["sending", "in_doubt", "delivered", "rejected"]
+State = Literal["sending", "in_doubt", "delivered", "rejected", "unresolved"]
+
+
+ALWAYS = 2**62  # a position nothing comes after
 
 
 class Wrote(Struct, frozen=True):
@@ -29,14 +32,23 @@ class Unsent(Struct, frozen=True):
 
 
 class Relinked(Struct, frozen=True):
-    """What was said of `was` is said of `ext_id`; the command `id` is delivered."""
+    """What was said of `was` up to `position` of BREVO is said of `ext_id`; the command `id` is delivered."""
 
     was: str
     ext_id: str
+    position: int
     id: str
 
 
-Change = Wrote | Unsent | Told | Relinked
+class Erased(Struct, frozen=True):
+    """The contact is gone, and what was said of it up to `position` of BREVO; the command `id` is delivered."""
+
+    ext_id: str
+    position: int
+    id: str
+
+
+Change = Wrote | Unsent | Told | Relinked | Erased
 
 
 def change(receipt: Receipt) -> Change | None:
@@ -47,11 +59,15 @@ def change(receipt: Receipt) -> Change | None:
     """
     if receipt.kind == "contact.upsert":
         return receipt.told
+    if receipt.kind == "contact.delete":
+        gone = receipt.told
+        return Erased(gone.ext_id, gone.position, receipt.ids[0]) if gone else None
     if receipt.kind == "contact.relink":
         was, ext_id, *_ = receipt.ids[0].split("/")  # "<was>/<ext_id>/<version>"
-        return Relinked(was, ext_id, receipt.ids[0]) if receipt.outcome == "delivered" else None
+        position = receipt.told.position if receipt.told else ALWAYS  # of a sink that did not say it
+        return Relinked(was, ext_id, position, receipt.ids[0]) if receipt.outcome == "delivered" else None
     match receipt.outcome:
-        case "sending" | "in_doubt" | "delivered" | "rejected":
+        case "sending" | "in_doubt" | "delivered" | "rejected" | "unresolved":
             return Wrote(receipt.ids, receipt.outcome, receipt.batch)
         case "unsent":
             return Unsent(receipt.ids, receipt.batch)

@@ -24,6 +24,7 @@ class Gate:
         self._open.set()
         self._shut = asyncio.Event()
         self._rejects = 0
+        self._delay_s = PROBE_MIN_S  # before the next probe; of rejects it grows until a command is no reject
         self.why = ""
 
     async def passed(self) -> None:
@@ -47,6 +48,8 @@ class Gate:
     def ended(self, count: int, *, rejected: bool) -> None:
         """Count rejects in a row."""
         self._rejects = self._rejects + count if rejected else 0
+        if not rejected:
+            self._delay_s = PROBE_MIN_S
         if self._rejects >= REJECTS_MAX:
             self._rejects = 0
             remedy = "read the dead letters: is a rule or the account wrong? Goes on after a good probe"
@@ -56,12 +59,11 @@ class Gate:
         """While shut, try at growing intervals whether it works again; runs until cancelled."""
         while True:
             await self._shut.wait()
-            delay = PROBE_MIN_S
             while True:
-                await asyncio.sleep(delay)
+                await asyncio.sleep(self._delay_s)
+                self._delay_s = min(2 * self._delay_s, PROBE_MAX_S)
                 if await probe():
                     break
-                delay = min(2 * delay, PROBE_MAX_S)
             self._shut.clear()
             self.why = ""
             self._metrics.paused.set(0)

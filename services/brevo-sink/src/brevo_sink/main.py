@@ -6,6 +6,7 @@ import sys
 from faststream.asgi import AsgiFastStream
 from prometheus_client import CollectorRegistry
 
+from brevo_sink.again import coming_again
 from brevo_sink.brevo import Brevo, Reply
 from brevo_sink.budget import Budget
 from brevo_sink.delivery import Delivery
@@ -39,8 +40,9 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
     brevo = Brevo(
         url=settings.brevo_url.rstrip("/"),
         api_key=settings.api_key,
-        budget=Budget(settings.rate_fraction),
+        budget=Budget(settings.rate_fraction, settings.plan),
         metrics=metrics,
+        timeout_s=settings.timeout_s,
         log_calls=config.flex.log_api_calls,
         may=lease.held,
     )
@@ -72,7 +74,8 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
     async def hear() -> None:
         # The lease is ours, so nobody adds to what was being sent; all that was is in RECEIPTS by now.
         await recall.catch_up()
-        ledger.doubt()
+        metrics.ambiguous.labels("event.track").inc(ledger.doubt())
+        delivery.expect(await coming_again(broker))
         await works()
         await gate.passed()
         await bus.listen(broker, BREVO_SINK, delivery.on_batch)
@@ -107,12 +110,14 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         counts=counts,
         ready=ready,
         registry=registry,
+        note=delivery.note,
         at_end=[delivery.finish],
         work=[
             hear,
             mend,
             delivery.pump_upserts,
             delivery.pump_events,
+            delivery.pump_alone,
             delivery.watch_doubts,
             delivery.watch_stranded,
             delivery.keep_alive,

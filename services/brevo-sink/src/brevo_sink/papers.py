@@ -9,7 +9,7 @@ from nats.aio.msg import Msg
 from brevo_sink.desk import Item, version
 from shared import command as commands
 from shared import dead, receipt
-from shared.command import ContactUpsert
+from shared.command import ContactDelete, ContactRelink, ContactUpsert
 from shared.message import Message
 from shared.receipt import Outcome as ReceiptOutcome
 from shared.receipt import Receipt, Told
@@ -42,6 +42,16 @@ def told(item: Item, upsert: ContactUpsert) -> Told:
         mapping=upsert.mapping,
         name=item.foreign_name,
     )
+
+
+def _told(item: Item) -> Told | None:
+    match item.command:
+        case ContactUpsert() as upsert:
+            return told(item, upsert)
+        case ContactDelete(ext_id=ext_id, version=number) | ContactRelink(ext_id=ext_id, version=number):
+            return Told(ext_id=ext_id, version=number, position=item.position, mapping="")
+        case _:
+            return None
 
 
 def letter(item: Item, why: str) -> Message:
@@ -78,9 +88,7 @@ def said(
         batch=batch,
         why=why,
         dropped=dropped,
-        told=told(items[0], command)
-        if outcome == "delivered" and isinstance(command, ContactUpsert)
-        else None,
+        told=_told(items[0]) if outcome == "delivered" else None,
     )
     first, last = items[0].position, items[-1].position
     return receipt.to_message(one, f"{outcome}/{first}-{last}-{len(items)}/{batch}", follow(items[0].trace))

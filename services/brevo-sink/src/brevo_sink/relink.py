@@ -41,7 +41,7 @@ async def relink(brevo: Brevo, ledger: Ledger, command: ContactRelink) -> Outcom
 async def _rename(brevo: Brevo, was: str, now: str) -> Outcome:
     """Without(EXT_ID) where another contact is called so."""
     path, by = f"/contacts/{quote(was, safe='')}", [("identifierType", "ext_id")]
-    match await brevo.call("PUT", path, json={"ext_id": now}, params=by):
+    match await brevo.call("PUT", path, json={"ext_id": now}, params=by, kind="contact.relink"):
         case NotSent(why) | Lost(why):
             return Retry(why, answer.AGAIN_S)
         case Reply(status, headers, body):

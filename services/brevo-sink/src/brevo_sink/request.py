@@ -1,6 +1,8 @@
 """From commands to what Brevo is sent.  Pure.  https://developers.brevo.com/reference/createcontact"""
 
-from collections.abc import Collection, Iterable, Iterator
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -11,7 +13,13 @@ BATCH_MAX = 200  # events in one call: https://developers.brevo.com/docs/event-e
 BATCH_BYTES_MAX = 480 * 1024  # of 512 KB; the rest is for what the client adds
 EVENT_BYTES_MAX = 48 * 1024  # of 50 KB a single event's properties may take
 NAME_BYTES_MAX = 255  # of an ext_id; ours have 29
+NAME_MAX = 255  # characters of an event's name, and of a property's
 CUT = "…"
+
+Property = str | int | float | bool
+
+_NAME = re.compile(rf"[A-Za-z0-9_-]{{1,{NAME_MAX}}}")
+_UNNAMED = re.compile(r"[^A-Za-z0-9_-]")
 
 IDEMPOTENCY_KEY = (
     "idempotency_key"  # in event_properties: Brevo has none of its own, so a read-back looks for this
@@ -53,14 +61,37 @@ def event(command: EventTrack, name: str) -> dict[str, Any]:
     }
 
 
-def _fit(properties: dict[str, str | int]) -> dict[str, str | int]:
-    """The properties, the longest text cut until they fit."""
-    kept = dict(properties)
+def unfit(command: EventTrack) -> str:
+    """Why Brevo can never take this event; an empty text where it can.  https://developers.brevo.com/docs/event-endpoints"""
+    if not _NAME.fullmatch(command.name):
+        return f"event_name is no name at Brevo: letters, digits, - and _, at most {NAME_MAX}"
+    try:
+        datetime.fromisoformat(command.time)
+    except ValueError:
+        return "event_date is no time"
+    return ""
+
+
+def _fit(properties: Mapping[str, Property]) -> dict[str, str | int]:
+    """The properties as the batch schema knows them, the longest text cut until they fit."""
+    kept = {_UNNAMED.sub("_", name)[:NAME_MAX] or "_": _plain(value) for name, value in properties.items()}
     while len(msgspec.json.encode(kept)) > EVENT_BYTES_MAX:
         longest = max(kept, key=lambda name: len(str(kept[name])))
         text = str(kept[longest])
-        kept[longest] = text[: len(text) // 2] + CUT
+        if len(text) <= len(CUT):  # too many rather than too long
+            del kept[longest]
+        else:
+            kept[longest] = text[: len(text) // 2] + CUT
     return kept
+
+
+def _plain(value: Property) -> str | int:
+    """A value in the words of the batch schema, which lists neither boolean nor float."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else f"{value:g}"
+    return value
 
 
 def batches(commands: Iterable[EventTrack]) -> Iterator[list[EventTrack]]:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from brevo_sink.budget import Plan
 from shared.settings import AllowHttp, ConfigPath, DataDir, NatsUrl, env
 
 
@@ -19,6 +20,15 @@ class Settings(Struct, frozen=True):
         Meta(gt=0, le=1),
         env("TAJO_BREVO_RATE_FRACTION", "how much of the account's rate limits is ours; others share them"),
     ] = 0.7
+    plan: Annotated[
+        Plan,
+        env("TAJO_BREVO_PLAN", "general, advanced or extended: whose limits hold until Brevo's answers tell"),
+    ] = "general"
+    timeout_s: Annotated[
+        float,
+        Meta(gt=0, le=25),
+        env("TAJO_BREVO_TIMEOUT_S", "seconds until a call without an answer is given up, at most 25"),
+    ] = 20.0
     look_s: Annotated[
         float,
         Meta(gt=0),

@@ -167,6 +167,7 @@ def _track(interaction: Interaction, customer: str, key: str, event: Waiting, ru
         name=rule.name,
         time=rfc3339(time_ms),
         properties=properties,
+        delivery=rule.delivery,
     )
 
 
@@ -218,15 +219,15 @@ def told(value: Any) -> str | int | None:
     return value if isinstance(value, str | int) else None
 
 
-def _value(source: str, interaction: Interaction, properties: Mapping[str, str | int]) -> str | int | None:
+def _value(source: str, interaction: Interaction, properties: Mapping[str, Any]) -> str | int | None:
     """A source of a rule: a default property, else a mapped value of the interaction."""
     if source in properties:
-        return properties[source]
+        return told(properties[source])
     said = interaction.fields.get(source)
     return told(said.value) if said else None
 
 
-def _matches(source: str, wanted: Any, interaction: Interaction, properties: Mapping[str, str | int]) -> bool:
+def _matches(source: str, wanted: Any, interaction: Interaction, properties: Mapping[str, Any]) -> bool:
     value = _value(source, interaction, properties)
     return any(told(one) == value for one in (wanted if isinstance(wanted, list) else [wanted]))
 

@@ -34,7 +34,7 @@ class Event(Struct, omit_defaults=True):
     contact: str  # ext_id
     name: str
     time: str
-    properties: dict[str, str | int] = {}
+    properties: dict[str, Any] = {}
 
 
 class Then(Struct):
@@ -98,6 +98,6 @@ def _note(then: Then, made: Any) -> None:
                 event.contact = command.ext_id if event.contact == command.was else event.contact
         elif isinstance(command, EventTrack):
             then.events.append(
-                Event(command.id, command.ext_id, command.name, command.time, command.properties)
+                Event(command.id, command.ext_id, command.name, command.time, dict(command.properties))
             )
     then.given_up += made.nobody

@@ -1,0 +1,129 @@
+"""What is done to a contact alone: renaming and deleting it.
+
+One after the other, in the order they were said, and while nothing is in flight for the contacts concerned.  What a
+killed sink had in hand comes again only after a while, when what was said later may be heard already; so the contacts
+of what is to come again are not touched before it has come.
+"""
+
+import asyncio
+import heapq
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from urllib.parse import quote
+
+from brevo_sink import answer
+from brevo_sink.answer import Outcome
+from brevo_sink.brevo import Brevo, Lost, NotSent, Reply
+from brevo_sink.desk import Desk, Item
+from brevo_sink.ends import RETRY_MAX_S, Ends
+from brevo_sink.fold import ALWAYS
+from brevo_sink.gate import Gate
+from brevo_sink.ledger import Ledger
+from brevo_sink.relink import relink
+from shared.command import Command, ContactDelete, ContactRelink
+from shared.topology import BREVO_SINK
+from shared.verdict import Pause, Reject, Retry
+
+EXPECTED_S = 3 * BREVO_SINK.ack_wait_s  # a killed sink may have said until just now that it has them
+
+
+class Alone:
+    """The way of a relink and of a deletion to Brevo."""
+
+    def __init__(self, *, brevo: Brevo, ledger: Ledger, desk: Desk, ends: Ends, gate: Gate) -> None:
+        self._brevo = brevo
+        self._ledger = ledger
+        self._desk = desk
+        self._ends = ends
+        self._gate = gate
+        self._waiting: list[tuple[int, Item]] = []  # a heap, by position
+        self._expected: dict[str, tuple[int, tuple[str, ...]]] = {}  # by id: position, and whom it concerns
+        self._expected_until = 0.0
+
+    def expect(self, commands: Iterable[tuple[int, ContactRelink | ContactDelete]]) -> None:
+        """These, each with its position in BREVO, come again; what does not within EXPECTED_S was settled."""
+        for position, command in commands:
+            self._expected[command.id] = (position, _concerned(command))
+            self._desk.block(*_concerned(command))
+        self._expected_until = time.monotonic() + EXPECTED_S
+
+    def hold(self, item: Item) -> None:
+        """Nothing more of these contacts is taken until `settle` has ended."""
+        self._ends.held[item.command.id] = item
+        heapq.heappush(self._waiting, (item.position, item))
+        self._desk.block(*_concerned(item.command))
+        self.heard(item.command.id)
+
+    def heard(self, id_: str) -> None:
+        """It has come again, if it was to."""
+        _, concerned = self._expected.pop(id_, (0, ()))
+        self._desk.free(*concerned)
+
+    def next(self) -> Item | None:
+        """What was said first, unless something said before it has yet to come again."""
+        if time.monotonic() > self._expected_until:
+            for id_ in list(self._expected):
+                self.heard(id_)
+        first = min((position for position, _ in self._expected.values()), default=ALWAYS)
+        if not self._waiting or self._waiting[0][0] > first:
+            return None
+        return heapq.heappop(self._waiting)[1]
+
+    async def settle(self, item: Item, wait: Callable[[], Awaitable[None]]) -> None:
+        """Do it, however long that takes.  `wait` returns when calls may have ended."""
+        try:
+            await self._until_ended(item, wait)
+        finally:
+            self._desk.free(*_concerned(item.command))
+
+    async def _until_ended(self, item: Item, wait: Callable[[], Awaitable[None]]) -> None:
+        while True:
+            await self._gate.passed()
+            while self._desk.busy(*_concerned(item.command)):
+                await wait()
+            await self._brevo.turn("contacts")
+            match await self._call(item):
+                case Pause() as pause:
+                    self._gate.shut(pause)
+                case Retry("429"):  # the bucket rests (budget.py)
+                    item.tries += 1
+                case Retry() as retry:
+                    item.tries += 1
+                    await asyncio.sleep(min(retry.after_s * item.tries, RETRY_MAX_S))
+                case Reject(why):
+                    await self._ends.reject([item], [why])
+                    break
+                case _:
+                    await self._record(item)
+                    break
+
+    async def _call(self, item: Item) -> Outcome:
+        match item.command:
+            case ContactRelink() as command:
+                return await relink(self._brevo, self._ledger, command)
+            case command:
+                return await self._delete(self._ledger.foreign_name(command.ext_id) or command.ext_id)
+
+    async def _delete(self, name: str) -> Outcome:
+        path, by = f"/contacts/{quote(name, safe='')}", [("identifierType", "ext_id")]
+        match await self._brevo.call("DELETE", path, params=by, kind="contact.delete"):
+            case NotSent(why) | Lost(why):
+                return Retry(why, answer.AGAIN_S)
+            case Reply(status, headers, body):
+                return answer.of_delete(status, headers, body)
+
+    async def _record(self, item: Item) -> None:
+        """First the ledger, in one transaction; then the receipts, and ack."""
+        match item.command:
+            case ContactRelink(ext_id=ext_id, was=was, id=id_):
+                self._ledger.relink(was, ext_id, item.position, id_)
+                await self._ends.end(self._desk.rename(was, ext_id, before=item.position), "superseded")
+            case command:
+                self._ledger.erase(command.ext_id, item.position, command.id)
+                for ended in self._desk.drop(command.ext_id, before=item.position):
+                    await self._ends.end([ended], "superseded")
+        await self._ends.end([item], "delivered")
+
+
+def _concerned(command: Command) -> tuple[str, ...]:
+    return (command.was, command.ext_id) if isinstance(command, ContactRelink) else (command.ext_id,)
