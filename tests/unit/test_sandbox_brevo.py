@@ -99,6 +99,16 @@ def test_an_identifier_given_up_is_free_again(brevo):
     assert upsert(brevo, email="new@example.com").status == 201
 
 
+def test_another_email_takes_a_contact_off_the_blocklist(brevo):
+    upsert(brevo, ext_id="tajo-1", email="old@example.com", emailBlacklisted=True)
+    upsert(brevo, ext_id="tajo-1", email="old@example.com")
+    assert call(brevo, "GET", "/contacts/old@example.com").body["emailBlacklisted"]
+
+    upsert(brevo, ext_id="tajo-1", email="new@example.com")
+
+    assert not call(brevo, "GET", "/contacts/new@example.com").body["emailBlacklisted"]
+
+
 def test_lists_are_added_by_upserts_and_taken_away_by_updates(brevo):
     upsert(brevo, ext_id="tajo-1", listIds=[32])
     upsert(brevo, ext_id="tajo-1", listIds=[33])

@@ -108,6 +108,10 @@ class Contacts:
         for which, value in identifiers.items():
             self._owners.pop((which, contact.identifier(which)), None)
             self._owners[which, value] = contact
+        if identifiers.get("email", contact.email) != contact.email:
+            contact.blocklisted = False  # https://developers.brevo.com/reference/updatecontact says so
+        if "emailBlacklisted" in body:
+            contact.blocklisted = bool(body["emailBlacklisted"])
         contact.email = identifiers.get("email", contact.email)
         contact.ext_id = identifiers.get("EXT_ID", contact.ext_id)
         if "SMS" in identifiers:

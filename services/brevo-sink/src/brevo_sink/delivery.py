@@ -12,7 +12,7 @@ from nats.aio.msg import Msg
 from brevo_sink import papers, request
 from brevo_sink.alone import Alone
 from brevo_sink.brevo import CONNECTIONS, Brevo
-from brevo_sink.contacts import Contacts
+from brevo_sink.contacts import Conflicts, Contacts
 from brevo_sink.desk import Desk, Item, version
 from brevo_sink.doubt import Doubts
 from brevo_sink.ends import RETRY_MAX_S, Ends
@@ -45,6 +45,7 @@ class Delivery:
         gate: Gate,
         metrics: Metrics,
         look_s: float,
+        conflicts: Conflicts = "drop_identifier",
         may: Callable[[], bool] = lambda: True,
     ) -> None:
         """`may` says whether we may act just now: a lease's `held`."""
@@ -63,7 +64,9 @@ class Delivery:
         )
         self._doubts = Doubts(brevo, gate, look_s=look_s)
         self._alone = Alone(brevo=brevo, ledger=ledger, desk=self._desk, ends=self._ends, gate=gate)
-        self._contacts = Contacts(brevo=brevo, ledger=ledger, desk=self._desk, ends=self._ends)
+        self._contacts = Contacts(
+            brevo=brevo, ledger=ledger, desk=self._desk, ends=self._ends, conflicts=conflicts
+        )
         self._events = Events(
             brevo=brevo,
             ledger=ledger,

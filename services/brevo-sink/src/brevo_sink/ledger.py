@@ -37,6 +37,8 @@ class Ledger:
         self._db.table("contact").create(
             {"ext_id": str, "version": int, "position": int, "mapping": str}, pk="ext_id", if_not_exists=True
         )
+        if "mail" not in self._db.table("contact").columns_dict:  # a file from before it was kept
+            self._db.table("contact").add_column("mail", str, not_null_default="")
         for table in ("alias", "foreign_name"):
             self._db.table(table).create({"ext_id": str, "name": str}, pk="ext_id", if_not_exists=True)
         self._db.table("gone").create({"ext_id": str, "position": int}, pk="ext_id", if_not_exists=True)
@@ -112,6 +114,11 @@ class Ledger:
         ).fetchone()
         return tuple(row) if row else None
 
+    def mail(self, ext_id: str) -> str:
+        """The fingerprint of the email Brevo was last told of; an empty text where none is known."""
+        row = self._sql.execute("SELECT mail FROM contact WHERE ext_id = ?", (ext_id,)).fetchone()
+        return str(row[0]) if row else ""
+
     def deliver(self, told: Told) -> None:
         """Brevo has this version of the contact."""
         with self._transaction():
@@ -159,8 +166,8 @@ class Ledger:
                     [(id_, batch) for id_ in ids],
                 )
             case Told():
-                row = (change.ext_id, change.version, change.position, change.mapping)
-                self._sql.execute("INSERT OR REPLACE INTO contact VALUES (?, ?, ?, ?)", row)
+                row = (change.ext_id, change.version, change.position, change.mapping, change.mail)
+                self._sql.execute("INSERT OR REPLACE INTO contact VALUES (?, ?, ?, ?, ?)", row)
                 if change.name:
                     self.keep_name(change.ext_id, change.name)
             case Relinked(was, ext_id, id_):
@@ -170,7 +177,7 @@ class Ledger:
                 if (name := self.foreign_name(was)) and not self.foreign_name(ext_id):
                     self.keep_name(ext_id, name)
                 if self._sql.execute("DELETE FROM contact WHERE ext_id = ? RETURNING 1", (was,)).fetchall():
-                    self._sql.execute("INSERT OR IGNORE INTO contact VALUES (?, 0, 0, '')", (ext_id,))
+                    self._sql.execute("INSERT OR IGNORE INTO contact VALUES (?, 0, 0, '', '')", (ext_id,))
                 self._sql.execute(_WRITE, (id_, _NUMBER["delivered"], ""))
             case Erased(ext_id, position, id_):
                 for table in ("contact", "foreign_name"):

@@ -49,6 +49,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         gate=gate,
         metrics=metrics,
         look_s=settings.look_s,
+        conflicts=settings.conflicts,
         may=lease.held,
     )
     recall = Recall(broker, ledger)

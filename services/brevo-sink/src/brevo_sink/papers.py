@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import msgspec
 from nats.aio.msg import Msg
 
+from brevo_sink import request
 from brevo_sink.desk import Item, version
 from shared import command as commands
 from shared import dead, receipt
@@ -41,6 +42,7 @@ def told(item: Item, upsert: ContactUpsert) -> Told:
         position=position,
         mapping=upsert.mapping,
         name=item.foreign_name,
+        mail="" if "email" in item.without else request.fingerprint(upsert.email),
     )
 
 
