@@ -19,6 +19,10 @@ _STATE: dict[int, State] = {number: state for state, number in _NUMBER.items()}
 _WRITE = """INSERT INTO event VALUES (?, ?, ?)
     ON CONFLICT (id) DO UPDATE SET state = excluded.state, batch = excluded.batch"""
 
+COMPACT = 1  # user_version of a file whose ended events name no call
+FREE_MAX = 0.25  # of the pages, before they are given back
+FREE_FROM = 2000  # pages, 8 MB; below it is not worth the time
+
 IN_MAX = 5000  # values in one IN (...); SQLite takes 32,766
 
 
@@ -47,8 +51,25 @@ class Ledger:
         row = self._sql.execute("SELECT max(sequence) FROM includes").fetchone()
         if row[0] is None:
             self._sql.execute("INSERT INTO includes VALUES (0)")
+        self._compact()
         self.sequence: int = row[0] or 0
         """Of RECEIPTS all up to here is included; on disk with the next transaction."""
+
+    def _compact(self) -> None:
+        """Give back what nothing needs.  Which call an event went in is asked only until it has ended.
+
+        A crash in between leaves a file that is as good, and compacted at the next start.
+        """
+        version, pages, free = (
+            int(self._sql.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("user_version", "page_count", "freelist_count")
+        )
+        if version < COMPACT:
+            ended = "UPDATE event SET batch = '' WHERE state > ? AND batch != ''"
+            self._sql.execute(ended, (_NUMBER["in_doubt"],))
+        if (version < COMPACT or free > FREE_MAX * pages) and pages > FREE_FROM:
+            self._sql.execute("VACUUM")
+        self._sql.execute(f"PRAGMA user_version = {COMPACT}")
 
     def close(self) -> None:
         """Close the file."""
@@ -96,7 +117,7 @@ class Ledger:
     def write(self, ids: Iterable[str], state: State, batch: str = "") -> None:
         """These events are in this state."""
         with self._transaction():
-            self._sql.executemany(_WRITE, [(id_, _NUMBER[state], batch) for id_ in ids])
+            self._sql.executemany(_WRITE, _rows(ids, state, batch))
 
     def forget(self, ids: Iterable[str]) -> None:
         """Nothing took effect: these events are as if never sent."""
@@ -158,7 +179,7 @@ class Ledger:
     def _change(self, change: Change | None) -> None:
         match change:
             case Wrote(ids, state, batch):
-                rows = [(id_, _NUMBER[state], batch) for id_ in ids]
+                rows = _rows(ids, state, batch)
                 self._sql.executemany(f"{_WRITE} WHERE state != {_NUMBER['delivered']}", rows)
             case Unsent(ids, batch):
                 self._sql.executemany(
@@ -197,3 +218,8 @@ class Ledger:
             self.sequence = before
             raise
         self._sql.execute("COMMIT")
+
+
+def _rows(ids: Iterable[str], state: State, batch: str) -> list[tuple[str, int, str]]:
+    call = batch if state in ("sending", "in_doubt") else ""
+    return [(id_, _NUMBER[state], call) for id_ in ids]
