@@ -14,9 +14,9 @@ from sandbox.app import serving
 from sandbox.brevo import BrevoSandbox
 from sandbox.faults import Fault
 from sandbox.limits import Limits
-from shared import dead
+from shared import command, dead, trace
 from shared.command import ContactDelete, ContactUpsert, EventTrack
-from shared.topology import BREVO_SINK
+from shared.topology import BREVO_SINK, BREVO_SINK_PAST
 
 FAST = Limits(
     contacts_per_s=1000, contacts_per_h=None, events_per_s=1000, events_per_h=None, other_per_h=None
@@ -301,3 +301,31 @@ async def test_a_conflict_is_parked_where_that_is_the_policy_and_said_again_once
     assert without_bob == {"ana", "eve"}  # what is no phone at all is nobody else's
     assert brevo.contact(ext_id="bob").attributes["SMS"] == "12025550147"
     assert keys(brevo) == [track("bob").id]
+
+
+async def test_what_happens_now_goes_before_a_long_past_which_is_told_all_the_same(nats_server, service):
+    slow = BrevoSandbox(
+        limits=Limits(contacts_per_s=40, contacts_per_h=None, events_per_s=40, events_per_h=None)
+    )
+    async with serving(slow) as url:
+        sink = service(
+            "brevo-sink", TAJO_NATS_URL=nats_server.url, BREVO_API_KEY=slow.api_key,
+            TAJO_BREVO_URL=f"{url}/v3", TAJO_BREVO_RATE_FRACTION="1", TAJO_BREVO_PLAN="extended",
+        )  # fmt: skip
+        past = [one for n in range(400) for one in (upsert(f"p{n}"), track(f"p{n}"))]
+        await nats_server.say(*(command.to_message(one, trace.start(), past=True) for one in past))
+        await asyncio.to_thread(sink.start, ready=True)
+        await until(lambda: len(slow.contacts.by_id) > 40)
+        told = []
+        for number in range(3):
+            await nats_server.say(upsert(f"now{number}"), track(f"now{number}"))
+            await until(lambda number=number: f"now{number}/WT1" in keys(slow))
+            told.append(len(slow.contacts.by_id))
+        await nats_server.all_acked(BREVO_SINK_PAST)
+
+        assert told[-1] < 300
+        assert sorted(keys(slow)) == sorted(
+            [f"now{n}/WT1" for n in range(3)] + [f"p{n}/WT1" for n in range(400)]
+        )
+        assert len(slow.contacts.by_id) == 403
+        assert not await nats_server.messages("DEAD")

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 
 import nats.errors
@@ -46,9 +46,11 @@ class Delivery:
         metrics: Metrics,
         look_s: float,
         conflicts: Conflicts = "drop_identifier",
+        unheard: Callable[[], Awaitable[bool]],
         may: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`may` says whether we may act just now: a lease's `held`."""
+        """`may` says whether we may act just now: a lease's `held`; `unheard`, whether commands of the past wait in BREVO."""
+        self._unheard = unheard
         self._may = may
         self._brevo = brevo
         self._ledger = ledger
@@ -194,6 +196,8 @@ class Delivery:
         while True:
             await asyncio.sleep(CONTACT_S / 4)
             await self._gate.passed()
+            if await self._unheard():  # the contact may be among them
+                continue
             items = self._desk.stranded(time.monotonic() - CONTACT_S)
             await self._ends.reject(
                 items, ["Brevo has no such contact: it was refused, or never told"] * len(items)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 from faststream.asgi import AsgiFastStream
 from prometheus_client import CollectorRegistry
@@ -20,7 +21,7 @@ from shared.config import Config, ConfigError, load
 from shared.lease import Lease
 from shared.settings import SettingsError, secure_url
 from shared.settings import load as load_settings
-from shared.topology import BREVO_SINK
+from shared.topology import BREVO_SINK, BREVO_SINK_PAST
 
 
 def create_app(settings: Settings, config: Config) -> AsgiFastStream:
@@ -50,10 +51,12 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         metrics=metrics,
         look_s=settings.look_s,
         conflicts=settings.conflicts,
+        unheard=lambda: bus.waits(broker, BREVO_SINK_PAST),
         may=lease.held,
     )
     recall = Recall(broker, ledger)
     looked_at = False
+    hearing: list[Any] = []
 
     async def works() -> bool:
         """Whether Brevo would take commands: the preflight while it has not passed, else the account."""
@@ -74,7 +77,14 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         metrics.ambiguous.labels("event.track").inc(ledger.doubt())
         await works()
         await gate.passed()
-        await bus.listen(broker, BREVO_SINK, delivery.on_batch)
+        for consumer in (BREVO_SINK, BREVO_SINK_PAST):
+            hearing.append(await bus.listen(broker, consumer, delivery.on_batch))
+
+    async def leave() -> None:
+        gate.release()
+        for subscriber in hearing:
+            await subscriber.stop()
+        await delivery.finish()
 
     async def mend() -> None:
         await gate.mend(works)
@@ -95,7 +105,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         ready=ready,
         registry=registry,
         note=delivery.note,
-        at_end=[delivery.finish],
+        at_end=[leave],
         work=[
             hear,
             mend,

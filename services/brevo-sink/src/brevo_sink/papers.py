@@ -29,7 +29,8 @@ def read(messages: Sequence[Msg]) -> tuple[list[Item], list[tuple[Msg, Message]]
             letters.append((message, _dead(message, position, str(error))))
             continue
         trace = (message.headers or {}).get("traceparent", "")
-        items.append(Item(command, position, message, trace, heard=time.monotonic()))
+        past = message.subject.startswith(commands.PAST)
+        items.append(Item(command, position, message, trace, past=past, heard=time.monotonic()))
     return items, letters
 
 
