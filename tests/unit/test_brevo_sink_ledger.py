@@ -75,7 +75,7 @@ def test_an_old_ledger_is_compacted_when_it_is_opened_and_says_the_same(tmp_path
     ledger.write(ids, "sending", call)
     ledger._sql.execute("UPDATE event SET state = 3")
     ledger.write(["open"], "sending", call)
-    ledger._sql.execute("ALTER TABLE contact DROP COLUMN mail")
+    ledger._sql.execute("ALTER TABLE contact DROP COLUMN identifiers")
     ledger._sql.execute("INSERT INTO contact VALUES ('tajo-x', 7, 3, 'm')")
     ledger._sql.execute("PRAGMA user_version = 0")
     ledger.close()
@@ -86,7 +86,7 @@ def test_an_old_ledger_is_compacted_when_it_is_opened_and_says_the_same(tmp_path
     assert again.states([*ids[:3], "open"]) == {**dict.fromkeys(ids[:3], "delivered"), "open": "sending"}
     assert again._sql.execute("SELECT DISTINCT batch FROM event WHERE id != 'open'").fetchall() == [("",)]
     assert again._sql.execute("SELECT batch FROM event WHERE id = 'open'").fetchall() == [(call,)]
-    assert (again.delivered("tajo-x"), again.mail("tajo-x")) == ((7, 3, "m"), "")
+    assert (again.delivered("tajo-x"), again.identifiers("tajo-x")) == ((7, 3, "m"), "")
     again.close()
     assert path.stat().st_size < 0.75 * before
 

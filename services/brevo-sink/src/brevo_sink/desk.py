@@ -5,7 +5,7 @@ they were heard.  Nothing is done twice at once for one contact, and one that wa
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -26,6 +26,7 @@ class Item(Struct, eq=False):
     without: frozenset[str] = frozenset()  # identifiers Brevo refused
     foreign_name: str = ""  # of an upsert: how somebody else called the contact
     past: bool = False  # what happens now goes first
+    singly: bool = False  # of an upsert: not by import any more
     heard: float = 0.0  # by the monotonic clock
     now_called: str = ""  # the contact it is about, where that is another than when it was made
 
@@ -124,6 +125,36 @@ class Desk:
         contact = self._contacts[ext_id]
         contact.telling, contact.upsert, contact.busy = contact.upsert, None, True
         return contact.telling
+
+    def take_past(
+        self,
+        now: float,
+        least: int,
+        fits: Callable[[Item], bool],
+        fitting: Callable[[Sequence[Item]], int],
+    ) -> list[Item]:
+        """At least so many upserts of the past with the same lists, that nothing of now waits for; else none.
+
+        `fits` says of one whether it may go so, `fitting` how many from the first on.  Their contacts are busy until `done`.
+        """
+        found: dict[tuple[int, ...], list[Item]] = {}
+        if len(self._upserts) < least:
+            return []
+        for ext_id in self._upserts:
+            contact = self._contacts[ext_id]
+            item = contact.upsert
+            if item is None or item.singly or contact.now or not self._may(ext_id, contact, now):
+                continue
+            if isinstance(item.command, ContactUpsert) and fits(item):
+                found.setdefault(item.command.list_ids, []).append(item)
+        most = max(found.values(), key=len, default=[])
+        taken = most[: fitting(most)] if len(most) >= least else []
+        for item in taken:
+            contact = self._contacts[item.ext_id]
+            contact.telling, contact.upsert, contact.busy = item, None, True
+        ids = {item.ext_id for item in taken}
+        self._upserts = deque(ext_id for ext_id in self._upserts if ext_id not in ids)
+        return taken
 
     def take_events(self, now: float, most: int) -> list[Item]:
         """Events that may go now, at most so many, those of now first; their contacts are busy until `done`."""

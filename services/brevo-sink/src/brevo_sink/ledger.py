@@ -41,8 +41,8 @@ class Ledger:
         self._db.table("contact").create(
             {"ext_id": str, "version": int, "position": int, "mapping": str}, pk="ext_id", if_not_exists=True
         )
-        if "mail" not in self._db.table("contact").columns_dict:  # a file from before it was kept
-            self._db.table("contact").add_column("mail", str, not_null_default="")
+        if "identifiers" not in self._db.table("contact").columns_dict:  # a file from before it was kept
+            self._db.table("contact").add_column("identifiers", str, not_null_default="")
         for table in ("alias", "foreign_name"):
             self._db.table(table).create({"ext_id": str, "name": str}, pk="ext_id", if_not_exists=True)
         self._db.table("gone").create({"ext_id": str, "position": int}, pk="ext_id", if_not_exists=True)
@@ -135,15 +135,21 @@ class Ledger:
         ).fetchone()
         return tuple(row) if row else None
 
-    def mail(self, ext_id: str) -> str:
-        """The fingerprint of the email Brevo was last told of; an empty text where none is known."""
-        row = self._sql.execute("SELECT mail FROM contact WHERE ext_id = ?", (ext_id,)).fetchone()
+    def identifiers(self, ext_id: str) -> str:
+        """The fingerprint of the email and phone Brevo was last told of; an empty text where none is known."""
+        row = self._sql.execute("SELECT identifiers FROM contact WHERE ext_id = ?", (ext_id,)).fetchone()
         return str(row[0]) if row else ""
 
     def deliver(self, told: Told) -> None:
         """Brevo has this version of the contact."""
         with self._transaction():
             self._change(told)
+
+    def deliver_all(self, several: Iterable[Told]) -> None:
+        """Brevo has these versions."""
+        with self._transaction():
+            for told in several:
+                self._change(told)
 
     def current(self, ext_id: str) -> str:
         """What the mapper calls this contact now."""
@@ -187,7 +193,7 @@ class Ledger:
                     [(id_, batch) for id_ in ids],
                 )
             case Told():
-                row = (change.ext_id, change.version, change.position, change.mapping, change.mail)
+                row = (change.ext_id, change.version, change.position, change.mapping, change.identifiers)
                 self._sql.execute("INSERT OR REPLACE INTO contact VALUES (?, ?, ?, ?, ?)", row)
                 if change.name:
                     self.keep_name(change.ext_id, change.name)

@@ -51,6 +51,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         metrics=metrics,
         look_s=settings.look_s,
         conflicts=settings.conflicts,
+        import_from=settings.import_from,
         unheard=lambda: bus.waits(broker, BREVO_SINK_PAST),
         may=lease.held,
     )
@@ -77,8 +78,8 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         metrics.ambiguous.labels("event.track").inc(ledger.doubt())
         await works()
         await gate.passed()
-        for consumer in (BREVO_SINK, BREVO_SINK_PAST):
-            hearing.append(await bus.listen(broker, consumer, delivery.on_batch))
+        for consumer in (BREVO_SINK, BREVO_SINK_PAST):  # each is stopped, should the next not come about
+            hearing.append(await bus.listen(broker, consumer, delivery.on_batch))  # noqa: PERF401
 
     async def leave() -> None:
         gate.release()
@@ -110,6 +111,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
             hear,
             mend,
             delivery.pump_upserts,
+            delivery.pump_imports,
             delivery.pump_events,
             delivery.watch_doubts,
             delivery.watch_stranded,

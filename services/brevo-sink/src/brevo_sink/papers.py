@@ -43,7 +43,7 @@ def told(item: Item, upsert: ContactUpsert) -> Told:
         position=position,
         mapping=upsert.mapping,
         name=item.foreign_name,
-        mail="" if "email" in item.without else request.fingerprint(upsert.email),
+        identifiers="" if item.without else request.fingerprint(upsert),
     )
 
 

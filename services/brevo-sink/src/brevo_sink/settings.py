@@ -41,6 +41,11 @@ class Settings(Struct, frozen=True):
         Conflicts,
         env("TAJO_BREVO_CONFLICTS", "drop_identifier or park: an identifier that is another contact's"),
     ] = "drop_identifier"
+    import_from: Annotated[
+        int,
+        Meta(ge=0),
+        env("TAJO_BREVO_IMPORT_FROM", "so many contacts of the past that wait go by import; 0 for never"),
+    ] = 500
     nats_url: NatsUrl = "nats://127.0.0.1:4222"
     config: ConfigPath = Path("config/tajo.yaml")
     data_dir: DataDir = Path(".tajo/data")
