@@ -17,7 +17,7 @@ FROM python:3.13-slim
 WORKDIR /app
 COPY --from=build /app/.venv /app/.venv
 COPY config config
-RUN mkdir /data && chown 10001:10001 /data
+RUN mkdir /data /credentials && chown 10001:10001 /data /credentials
 USER 10001:10001
 VOLUME /data
 ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 TAJO_DATA_DIR=/data TAJO_CONFIG=/app/config/tajo.yaml

@@ -227,6 +227,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--storm-away", type=float, default=2.0, help="seconds the broker stays away")
     parser.addoption("--sink-kills", type=int, default=20, help="SIGKILLs of the sink while it tells Brevo")
     parser.addoption("--backlog", type=int, default=2000, help="commands that wait when the sink starts")
+    parser.addoption("--backfill-events", type=int, default=4000, help="TaskRouter events a backfill reads")
+    parser.addoption("--backfill-conversations", type=int, default=400, help="and conversations")
     parser.addoption("--report", metavar="FILE", help="write what the fault tests found")
 
 

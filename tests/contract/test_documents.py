@@ -11,8 +11,10 @@ import ingest.settings
 import mapper.settings
 import poller.settings
 import sandbox.settings
+from shared.credentials import NAMES, Place
 from shared.settings import variable_of
 from shared.topology import BUCKETS, CONSUMERS, STREAMS
+from tajo.check import Broker
 
 ROOT = Path(__file__).parent.parent.parent
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
@@ -24,6 +26,8 @@ SETTINGS = (
     poller.settings.Settings,
     sandbox.settings.Play,
     sandbox.settings.Serve,
+    Place,
+    Broker,
 )
 
 
@@ -34,7 +38,7 @@ def test_every_setting_is_explained():
         for hint in get_type_hints(settings, include_extras=True).values()
     }
 
-    assert {name for name in variables if f"`{name}`" not in CONFIGURATION} == set()
+    assert {name for name in (*variables, *NAMES) if f"`{name}`" not in CONFIGURATION} == set()
 
 
 def test_no_setting_is_explained_that_nobody_reads():

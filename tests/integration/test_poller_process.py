@@ -13,7 +13,7 @@ import httpx
 import nats
 import pytest
 
-from poller.heard import Heard
+from poller.heard import Heard, Stored
 from poller.items import read_events
 from sandbox.app import serving
 from sandbox.brevo import BrevoSandbox
@@ -36,7 +36,7 @@ SHIPPED = Path(__file__).parents[2] / "config/tajo.yaml"
 FAST = Limits(
     contacts_per_s=1000, contacts_per_h=None, events_per_s=1000, events_per_h=None, other_per_h=None
 )
-DAY = "look_back_s: 86400"
+DAY = "resources: [tasks], look_back_s: 86400"
 
 
 def twilio_of(events, **how) -> TwilioSandbox:
@@ -154,7 +154,9 @@ async def test_killed_in_the_middle_of_its_pages_everything_is_in_the_log_once(
     twilio.faults += [Fault("latency", seconds=1.0, path="/twilio/taskrouter", times=None)]
     async with serving(BrevoSandbox(), twilio) as url:
         poller = service(
-            "poller", TAJO_NATS_URL=nats_server.url, **environment(url, tmp_path, "look_back_s: 3500")
+            "poller",
+            TAJO_NATS_URL=nats_server.url,
+            **environment(url, tmp_path, "resources: [tasks], look_back_s: 3500"),
         )
         for _ in range(2):  # of three pages
             await asyncio.to_thread(poller.start)
@@ -279,19 +281,20 @@ async def _dead(url: str, count: int) -> bool:
 
 def test_the_index_forgets_what_is_old_and_starts_over_for_another_log(tmp_path):
     heard = Heard(tmp_path / "heard.sqlite")
-    heard.add([("a", 100), ("b", 200), ("a", 300)], 3)
+    heard.add(
+        [Stored("a", 100, polled=False), Stored("b", 200, polled=True), Stored("a", 300, polled=True)], 3
+    )
     heard.close()
     heard = Heard(tmp_path / "heard.sqlite")
 
     assert heard.sequence == 3
-    assert heard.has(["x", "a"])
-    assert not heard.has(["x"])
+    assert [heard.origin(["x", "a"]), heard.origin(["b"]), heard.origin(["x"])] == ["webhook", "poller", None]
     heard.forget(150)
-    assert not heard.has(["a"])
-    assert heard.has(["b"])
+    assert heard.origin(["a"]) is None
+    assert heard.origin(["b"])
     heard.start_over()
     assert heard.sequence == 0
-    assert not heard.has(["b"])
+    assert heard.origin(["b"]) is None
     heard.close()
     assert sqlite3.connect(tmp_path / "heard.sqlite").execute("SELECT count(*) FROM heard").fetchone() == (0,)
 

@@ -188,3 +188,68 @@ def test_nothing_of_a_secret_is_printed():
     credentials = Credentials("AC1", "SK1", "s3cret")
 
     assert "s3cret" not in f"{credentials!r} {credentials} {TwilioError(endpoints.EVENTS, Absent('404'))}"
+
+
+async def test_a_web_chat_is_begun_and_stands_among_the_conversations(local):
+    sandbox, client = local
+    begun = await client().create(
+        endpoints.WEB_CHAT_CREATE, [("AddressSid", "IG" + "0" * 32), ("CustomerFriendlyName", "Ana")]
+    )
+
+    assert begun["conversation_sid"] == sandbox.conversations[-1].sid
+    assert sandbox.conversations[-1].participants == ({"identity": begun["identity"]},)
+    with pytest.raises(TwilioError) as caught:
+        await client().create(endpoints.WEB_CHAT_CREATE, [("CustomerFriendlyName", "Ana")])
+    assert caught.value.verdict == Reject("400, Twilio error 20001")
+    assert len(sandbox.conversations) == 1
+
+
+async def test_a_legacy_web_chat_is_begun_with_its_four_fields_and_never_twice(local):
+    sandbox, client = local
+    form = [
+        ("FlexFlowSid", "FO" + "1" * 32), ("Identity", "guest"), ("CustomerFriendlyName", "Ana"), ("ChatFriendlyName", "Chat"),
+    ]  # fmt: skip
+
+    begun = await client().create(endpoints.WEB_CHANNEL_CREATE, form)
+    sandbox.faults += [Fault("reset_after_apply", method="POST")]
+    with pytest.raises(TwilioError) as caught:
+        await client().create(endpoints.WEB_CHANNEL_CREATE, form)
+
+    assert (begun["sid"], begun["flex_flow_sid"]) == (sandbox.conversations[0].sid, "FO" + "1" * 32)
+    assert isinstance(caught.value.verdict, Reject)  # it may have taken effect, so it is not tried again
+    assert len(sandbox.conversations) == 2
+
+
+async def test_what_is_deleted_is_gone_and_deleting_it_again_is_no_error(local):
+    sandbox, client = local
+    sink = await client().create(
+        endpoints.SINK_CREATE,
+        [("Description", "x"), ("SinkType", "webhook"), ("SinkConfiguration", '{"destination": "https://a.example"}')],
+    )  # fmt: skip
+    sandbox.faults += [Fault("reset_after_apply", method="DELETE")]
+
+    await client().delete(endpoints.SINK_DELETE, Sid=sink["sid"])
+    await client().delete(endpoints.SINK_DELETE, Sid=sink["sid"])
+
+    assert sandbox.streams.sinks == {}
+
+
+async def test_types_of_a_subscription_stand_each_in_a_field_of_its_own(local):
+    _, client = local
+    sink = await client().create(
+        endpoints.SINK_CREATE,
+        [("Description", "x"), ("SinkType", "webhook"), ("SinkConfiguration", '{"destination": "https://a.example"}')],
+    )  # fmt: skip
+    told = [("Description", "x"), ("SinkSid", sink["sid"])]
+    types = [f'{{"type": "com.twilio.taskrouter.{name}", "schema_version": 4}}' for name in ("task.created", "task.canceled")]  # fmt: skip
+
+    with pytest.raises(TwilioError):
+        await client().create(endpoints.SUBSCRIPTION_CREATE, [*told, ("Types", f"[{', '.join(types)}]")])
+    made = await client().create(endpoints.SUBSCRIPTION_CREATE, [*told, *(("Types", text) for text in types)])
+
+    pages = [page async for page in client().pages(endpoints.SUBSCRIBED_EVENTS, SubscriptionSid=made["sid"])]
+    assert [msgspec.json.decode(item)["type"] for page in pages for item in page.items] == [
+        "com.twilio.taskrouter.task.canceled", "com.twilio.taskrouter.task.created",
+    ]  # fmt: skip
+    with pytest.raises(TwilioError):
+        await client().create(endpoints.SUBSCRIPTION_CREATE, [*told, *(("Types", text) for text in types)])

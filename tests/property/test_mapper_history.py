@@ -33,7 +33,7 @@ event_mapping:
 """
 )
 CASES = {
-    "abandoned", "anonymous", "callback", "two mails of one", "late mail", "plugin", "several reservations",
+    "abandoned", "anonymous", "callback", "two mails of one", "late mail", "plugin", "client", "several reservations",
     "shared phone", "survey after", "survey before", "transfer", "virtual task", "nobody", "phone then mail",
 }  # fmt: skip
 
@@ -114,6 +114,9 @@ def _contact(made: History, number: int, dice: random.Random) -> None:
         made.cases.add("plugin")
         made.plugin.append(_plugin(task, agent, _later(clock, 150)))
     if dice.random() < 0.3:
+        made.cases.add("client")
+        made.plugin.append(_client(task, _later(clock, 151), mail if "email" in customers else ""))
+    if dice.random() < 0.3:
         made.cases.add("survey after")
         made.happened.append(_survey(task, task.created_ms + 200_000, dice.randint(1, 5)))
     elif dice.random() < 0.3:
@@ -156,6 +159,14 @@ def _plugin(task: Task, agent: Agent, clock: str) -> RawEvent:
             "taskChannelUniqueName": task.channel, "queueName": task.queue,
         },
         "worker": {"sid": agent.sid},
+    }  # fmt: skip
+    return _heard("/webhooks/flex/task-complete", msgspec.json.encode(body))
+
+
+def _client(task: Task, clock: str, mail: str) -> RawEvent:
+    body = {
+        "task_sid": task.sid, "customer_email": mail, "channel": "webchat", "duration": 7, "queue_name": "Told",
+        "occurredAt": f"2026-11-20T{clock}Z",
     }  # fmt: skip
     return _heard("/webhooks/flex/task-complete", msgspec.json.encode(body))
 

@@ -21,16 +21,23 @@ from ingest.settings import Settings as IngestSettings
 from shared.bootstrap import bootstrap as make_streams
 from shared.bus import NotPublishedError
 from shared.config import Config, ConfigError, load
+from shared.credentials import environment
 from shared.event import rfc3339
 from shared.settings import SettingsError
 from shared.settings import load as load_settings
-from tajo import customer, dlq
+from tajo import connectors, customer, dlq
 from tajo import quarantine as refused
 from tajo.supervise import GivenUpError
 from tajo.up import SERVICES, CannotStartError
 from tajo.up import up as run_everything
 
-app = typer.Typer(no_args_is_help=True, add_completion=True, help="Twilio Flex → Brevo, event-sourced.")
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=True,
+    pretty_exceptions_show_locals=False,  # they hold secrets
+    help="Twilio Flex → Brevo, event-sourced.",
+)
+app.add_typer(connectors.app, name="connectors")
 mapping = typer.Typer(no_args_is_help=True, help="Check and describe the connector file.")
 app.add_typer(mapping, name="mapping")
 customers = typer.Typer(no_args_is_help=True, help="What is known of a customer, and why.")
@@ -172,7 +179,7 @@ def recheck() -> None:
     Reads the settings of ingest: TWILIO_AUTH_TOKEN, TAJO_PUBLIC_URL, TAJO_CONFIG, TAJO_NATS_URL.
     """
     try:
-        settings = load_settings(IngestSettings, os.environ)
+        settings = load_settings(IngestSettings, environment(os.environ))
         judge = judge_of(settings, load(settings.config))
     except (SettingsError, ConfigError) as error:
         err.print(str(error), highlight=False, markup=False, soft_wrap=True)

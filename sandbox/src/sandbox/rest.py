@@ -23,15 +23,21 @@ from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
+from sandbox import items
 from sandbox.faults import Fault, take
 from sandbox.http import Answer, Asked
+from sandbox.items import CHAT_SERVICE_SID, Conversation
+from sandbox.measure import cumulative, real_time
+from sandbox.streams import EventStreams
 from sandbox.twilio import ACCOUNT_SID, WORKSPACE_NAME, WORKSPACE_SID, TaskRouterEvent, iso, rest_event, sid
+from sandbox.webchat import begin
+from sandbox.words import WORDS, refused
 
 BASE = "/twilio"
 DAY_S = 24 * 3600
 EVENTS_DAYS = 30  # https://www.twilio.com/docs/taskrouter/api/event
 TASK_GONE_S = 300  # https://www.twilio.com/docs/taskrouter/lifecycle-task-state
-CHAT_SERVICE_SID, FLEX_INSTANCE_SID = sid("IS", "sandbox"), sid("GO", "sandbox")
+FLEX_INSTANCE_SID = sid("GO", "sandbox")
 
 LIMITS = {
     "flex": 100,
@@ -39,26 +45,10 @@ LIMITS = {
     "taskrouter": 30,
     "taskrouter_events": 20,
     "events": 20,
+    "web_chats": 5,
     "web_channels": 1,
 }
 """Calls in any one second, however it is laid."""
-
-
-@dataclass(frozen=True)
-class Conversation:
-    """A conversation of Flex's service, and who takes part."""
-
-    name: str
-    created_ms: int
-    updated_ms: int
-    state: str = "closed"
-    participants: Sequence[Mapping[str, Any]] = ()  # each {"identity": …} or {"messaging_binding": {…}}
-    attributes: str = "{}"
-
-    @property
-    def sid(self) -> str:
-        """CH…"""
-        return sid("CH", self.name)
 
 
 @dataclass
@@ -76,12 +66,19 @@ class TwilioSandbox:
     arrivals: dict[str, deque[float]] = field(default_factory=dict)  # limit → when calls came, monotonic
     answered: Counter[str] = field(default_factory=Counter)  # "GET /path 200" → how often
     callback_url: str | None = None
+    events_filter: str | None = None
+    api_keys: dict[str, str] = field(default_factory=dict)  # SK… → its secret
+    streams: EventStreams = field(default_factory=EventStreams)
 
     base = BASE
 
     def take_fault(self, method: str, path: str) -> Fault | None:
-        """What shall go wrong with this call, if anything."""
-        return take(self.faults, method, path)
+        """What shall go wrong with this call, if anything.  One that is not answered in earnest counts too."""
+        fault = take(self.faults, method, path)
+        if fault and not fault.applies:
+            product = path.removeprefix(f"{BASE}/").partition("/")[0]
+            self._counted(product, method, path)
+        return fault
 
     def fault_answer(self, fault: Fault) -> Answer:
         """In Twilio's words."""
@@ -107,26 +104,29 @@ class TwilioSandbox:
     def answer(self, asked: Asked, headers: Mapping[str, str]) -> Answer:
         """Answer one call under /twilio: the limits, who it is, then what was asked.  `headers` are lower case."""
         product, _, rest = asked.path.removeprefix("/").partition("/")
-        if not self._counted(product, asked.path):
+        if not self._counted(product, asked.method, asked.path):
             return refused(429, 20429, "Too Many Requests")
-        if headers.get("authorization") != self._authorization():
+        if headers.get("authorization") not in self._authorizations():
             return refused(401, 20003, "Authenticate")
         if "Page" in asked.query and "PageToken" not in asked.query:
             return refused(400, 40153, "Page parameter is not supported")
+        if product == "events":
+            return self.streams.answer(asked, rest, self.account_sid, self._page)
         origin = f"http://{headers.get('host', '127.0.0.1')}{BASE}/{product}"
         return self._routed(f"{asked.method} /{rest}", asked, f"{origin}/{rest}")
 
-    def _authorization(self) -> str:
-        return "Basic " + base64.b64encode(f"{self.account_sid}:{self.token}".encode()).decode()
+    def _authorizations(self) -> set[str]:
+        pairs = {self.account_sid: self.token, **self.api_keys}.items()
+        return {"Basic " + base64.b64encode(f"{user}:{word}".encode()).decode() for user, word in pairs}
 
-    def _counted(self, product: str, path: str) -> bool:
+    def _counted(self, product: str, method: str, path: str) -> bool:
         """Whether it is within every limit it counts under."""
         now = time.monotonic()
         names = [product] if product in LIMITS else []
         if product == "taskrouter" and path.endswith("/Events"):
             names.append("taskrouter_events")
-        elif path.endswith("/WebChannels"):
-            names.append("web_channels")
+        elif path.endswith(("/WebChannels", "/WebChats")):
+            names.append("web_chats" if method == "POST" else "web_channels")
         within = True
         for name in names:
             came = self.arrivals.setdefault(name, deque())
@@ -142,6 +142,8 @@ class TwilioSandbox:
                 return self._configuration(url)
             case "GET /v1/Channels" | "GET /v1/WebChannels":
                 return self._page(asked, url, "flex_chat_channels", [], dict, most=50)
+            case "POST /v2/WebChats" | "POST /v1/WebChannels":
+                return self._web_chat(asked, url)
             case "GET /v1/Workspaces/{sid}" | "POST /v1/Workspaces/{sid}" if sids[0] == WORKSPACE_SID:
                 return self._workspace(asked, url)
             case "GET /v1/Workspaces/{sid}/Events" if sids[0] == WORKSPACE_SID:
@@ -151,15 +153,36 @@ class TwilioSandbox:
             case "GET /v1/Workspaces/{sid}/Tasks/{sid}" if sids[0] == WORKSPACE_SID:
                 return self._one_task(sids[1])
             case "GET /v1/Workspaces/{sid}/Workers" if sids[0] == WORKSPACE_SID:
-                workers = [_worker(event) for event in self._latest("worker_sid")]
+                workers = [items.worker(event) for event in self._latest("worker_sid")]
                 return self._page(asked, url, "workers", workers, self._listed, most=1000)
+            case "GET /v1/Workspaces/{sid}/Workers/{sid}" if sids[0] == WORKSPACE_SID:
+                found = [
+                    items.worker(one)
+                    for one in self._latest("worker_sid")
+                    if one.fields["worker_sid"] == sids[1]
+                ]
+                return (
+                    Answer(200, found[0])
+                    if found
+                    else refused(404, 20404, "The requested resource was not found")
+                )
             case "GET /v1/Workspaces/{sid}/TaskQueues" if sids[0] == WORKSPACE_SID:
-                queues = [_queue(event) for event in self._latest("task_queue_sid")]
+                queues = [items.queue(event) for event in self._latest("task_queue_sid")]
                 return self._page(asked, url, "task_queues", queues, dict, most=1000)
             case "GET /v1/Services/{sid}/Conversations" if sids[0] == CHAT_SERVICE_SID:
                 return self._conversations(asked, url)
             case "GET /v1/Services/{sid}/Conversations/{sid}/Participants" if sids[0] == CHAT_SERVICE_SID:
-                return self._participants(asked, url, sids[1])
+                return self._of_conversation(asked, url, sids[1], "participants", items.participant)
+            case "GET /v1/Services/{sid}/Conversations/{sid}/Messages" if sids[0] == CHAT_SERVICE_SID:
+                return self._of_conversation(asked, url, sids[1], "messages", items.message)
+            case "GET /v1/Workspaces/{sid}/TaskQueues/{sid}/CumulativeStatistics":
+                return self._statistics(asked, sids[0], sids[1], cumulative)
+            case "GET /v1/Workspaces/{sid}/TaskQueues/{sid}/RealTimeStatistics":
+                return self._statistics(asked, sids[0], sids[1], real_time)
+            case "GET /v1/Workspaces/{sid}/CumulativeStatistics":
+                return self._statistics(asked, sids[0], "", cumulative)
+            case "GET /v1/Workspaces/{sid}/RealTimeStatistics":
+                return self._statistics(asked, sids[0], "", real_time)
             case _:
                 return refused(404, 20404, f"The requested resource {asked.path} was not found")
 
@@ -176,10 +199,18 @@ class TwilioSandbox:
         if asked.method == "POST":
             form = parse_qs(asked.body.decode(), keep_blank_values=True)
             self.callback_url = form.get("EventCallbackUrl", [self.callback_url or ""])[-1] or None
+            self.events_filter = form.get("EventsFilter", [self.events_filter or ""])[-1] or None
         return Answer(200, {
-            "sid": WORKSPACE_SID, "account_sid": ACCOUNT_SID, "friendly_name": WORKSPACE_NAME,
-            "event_callback_url": self.callback_url, "events_filter": None, "url": url,
+            "sid": WORKSPACE_SID, "account_sid": self.account_sid, "friendly_name": WORKSPACE_NAME,
+            "event_callback_url": self.callback_url, "events_filter": self.events_filter, "url": url,
         })  # fmt: skip
+
+    def _web_chat(self, asked: Asked, url: str) -> Answer:
+        begun = begin(asked, self.account_sid, len(self.conversations), self.clock(), url)
+        if begun.name:
+            ms, guest = round(self.clock() * 1000), ({"identity": begun.identity},)
+            self.conversations.append(Conversation(begun.name, ms, ms, "active", guest))
+        return begun.answer
 
     def _events(self, asked: Asked, url: str) -> Answer:
         now = self.clock()
@@ -213,14 +244,34 @@ class TwilioSandbox:
             one for one in self.conversations
             if start <= iso(one.created_ms)[:10] <= (end or "9999") and asked.one("State") in ("", one.state)
         ]  # fmt: skip
-        return self._page(asked, url, "conversations", wanted, _conversation, most=100)
+        return self._page(asked, url, "conversations", wanted, items.conversation, most=100)
 
-    def _participants(self, asked: Asked, url: str, conversation: str) -> Answer:
-        found = next((one for one in self.conversations if one.sid == conversation), None)
+    def _of_conversation(
+        self,
+        asked: Asked,
+        url: str,
+        name: str,
+        key: str,
+        shown: Callable[[Conversation, int], dict[str, Any]],
+    ) -> Answer:
+        found = next((one for one in self.conversations if one.sid == name), None)
         if found is None:
             return refused(404, 20404, "The requested resource was not found")
-        shown = [_participant(found, number) for number in range(len(found.participants))]
-        return self._page(asked, url, "participants", shown, dict, most=100)
+        things = [shown(found, number) for number in range(len(getattr(found, key)))]
+        return self._page(asked, url, key, things, dict, most=100)
+
+    def _statistics(
+        self, asked: Asked, workspace: str, queue: str, measure: Callable[..., dict[str, Any]]
+    ) -> Answer:
+        if workspace != WORKSPACE_SID:
+            return refused(404, 20404, "The requested resource was not found")
+        now = self.clock()
+        start = _moment(asked.one("StartDate")) or now - 60 * int(asked.one("Minutes", "15"))
+        end = _moment(asked.one("EndDate")) or now
+        of_queue = [one for one in self.events if not queue or one.fields.get("task_queue_sid") == queue]
+        said = measure(of_queue, round(start * 1000), round(end * 1000))
+        named = {"task_queue_sid": queue} if queue else {}
+        return Answer(200, {"account_sid": ACCOUNT_SID, "workspace_sid": WORKSPACE_SID, **named, **said})
 
     # -- lists -------------------------------------------------------------------------------------------------
 
@@ -267,21 +318,6 @@ class TwilioSandbox:
         return Answer(200, {key: [shown(thing) for thing in part], "meta": meta})
 
 
-def refused(status: int, code: int, message: str) -> Answer:
-    """An error as Twilio words it."""
-    url = f"https://www.twilio.com/docs/errors/{code}"
-    return Answer(status, {"code": code, "message": message, "more_info": url, "status": status})
-
-
-WORDS = {
-    status: refused(status, code, message)
-    for status, code, message in (
-        (400, 20001, "Invalid parameter"), (401, 20003, "Authenticate"), (403, 20403, "Forbidden"),
-        (404, 20404, "The requested resource was not found"), (429, 20429, "Too Many Requests"),
-        (500, 20500, "Internal Server Error"), (503, 20503, "Service Unavailable"),
-    )
-}  # fmt: skip
-
 _SID = re.compile(r"[A-Z]{2}[0-9a-f]{32}")
 
 
@@ -303,39 +339,3 @@ def _moment(text: str) -> float | None:
         return None
     moment = datetime.fromisoformat(text)
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-
-
-def _worker(event: TaskRouterEvent) -> dict[str, Any]:
-    fields = rest_event(event)["event_data"]
-    return {
-        "sid": fields["worker_sid"], "account_sid": ACCOUNT_SID, "workspace_sid": WORKSPACE_SID,
-        "friendly_name": fields["worker_name"], "attributes": fields["worker_attributes"],
-        "activity_name": fields.get("worker_activity_name"), "available": True, "date_updated": iso(event.time_ms),
-    }  # fmt: skip
-
-
-def _queue(event: TaskRouterEvent) -> dict[str, Any]:
-    return {
-        "sid": event.fields["task_queue_sid"], "account_sid": ACCOUNT_SID, "workspace_sid": WORKSPACE_SID,
-        "friendly_name": event.fields["task_queue_name"], "task_order": "FIFO",
-    }  # fmt: skip
-
-
-def _conversation(one: Conversation) -> dict[str, Any]:
-    url = f"https://conversations.twilio.com/v1/Services/{CHAT_SERVICE_SID}/Conversations/{one.sid}"
-    return {
-        "sid": one.sid, "account_sid": ACCOUNT_SID, "chat_service_sid": CHAT_SERVICE_SID,
-        "messaging_service_sid": sid("MG", "sandbox"), "friendly_name": one.name, "unique_name": None,
-        "attributes": one.attributes, "date_created": f"{iso(one.created_ms)[:19]}Z",
-        "date_updated": f"{iso(one.updated_ms)[:19]}Z", "state": one.state, "timers": {}, "bindings": {}, "url": url,
-        "links": {"participants": f"{url}/Participants", "messages": f"{url}/Messages"},
-    }  # fmt: skip
-
-
-def _participant(one: Conversation, number: int) -> dict[str, Any]:
-    created = f"{iso(one.created_ms)[:19]}Z"
-    return {
-        "account_sid": ACCOUNT_SID, "conversation_sid": one.sid, "sid": sid("MB", f"{one.name} {number}"),
-        "identity": None, "attributes": "{}", "messaging_binding": None, "role_sid": sid("RL", "sandbox"),
-        "date_created": created, "date_updated": created, **one.participants[number],
-    }  # fmt: skip

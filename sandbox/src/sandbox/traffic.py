@@ -8,10 +8,12 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 from sandbox.brevo import BrevoSandbox
-from sandbox.flex import messaging, voice
-from sandbox.task import Agent, Task
+from sandbox.flex import OUR_NUMBER, messaging, voice
+from sandbox.items import Conversation
+from sandbox.task import Agent, Task, at
 from sandbox.twilio import TaskRouterEvent, Webhook, stream_webhook, taskrouter_webhook
 
 CHANNELS = ("voice", "sms", "whatsapp", "webchat")
@@ -25,7 +27,10 @@ class Person:
     """A customer, and what Brevo shall hold at the end, counted here by the definitions and not by our code."""
 
     number: int
-    starts: list[tuple[str, str]] = field(default_factory=list)  # clock, channel
+    starts: list[tuple[str, str]] = field(default_factory=list)  # clock, channel; of what became a task
+    untaken: list[tuple[str, str]] = field(
+        default_factory=list
+    )  # of what did not: no contact anybody handled
     waits: list[float] = field(default_factory=list)
     events: list[tuple[str, str]] = field(default_factory=list)  # name, task sid
 
@@ -41,8 +46,9 @@ class Person:
 
     def expected(self) -> dict[str, object]:
         """Brevo's attributes after all of their contacts."""
-        counts = Counter(channel for _, channel in self.starts)
-        latest = {channel: max(clock for clock, one in self.starts if one == channel) for channel in counts}
+        every = self.starts + self.untaken
+        counts = Counter(channel for _, channel in every)
+        latest = {channel: max(clock for clock, one in every if one == channel) for channel in counts}
         preferred = max(counts, key=lambda channel: (counts[channel], latest[channel]))
         wait = {"AVG_WAIT_TIME": int(sum(self.waits) / len(self.waits) + 0.5)} if self.waits else {}
         return {
@@ -104,6 +110,32 @@ def traffic(count: int, dice: random.Random) -> tuple[list[Person], list[TaskRou
         events += contact(people[number % len(people)], number, dice)
         number += 1
     return people, events
+
+
+def conversations(people: list[Person], contacts: int, more: int) -> list[Conversation]:
+    """Flex's conversation of each contact that was no call, and `more` that never became a task."""
+    found: list[Conversation] = []
+    for number in range(contacts):
+        person = people[number % len(people)]
+        clock, channel = person.starts[number // len(people)]
+        if channel != "voice":
+            found.append(_conversation(f"contact {number}", person, channel, clock))
+    for number in range(more):
+        person, clock = people[number % len(people)], f"07:{number // 60 % 60:02d}:{number % 60:02d}.000"
+        person.untaken.append((clock, "sms"))
+        found.append(_conversation(f"nobody took {number}", person, "sms", clock))
+    return found
+
+
+def _conversation(name: str, person: Person, channel: str, clock: str) -> Conversation:
+    began_ms = at(clock)
+    binding: dict[str, Any] = {"identity": f"visitor-{person.number}"}
+    if channel != "webchat":
+        address = f"whatsapp:{person.phone}" if channel == "whatsapp" else person.phone
+        binding = {"messaging_binding": {"type": channel, "address": address, "proxy_address": OUR_NUMBER}}
+    return Conversation(
+        name, began_ms, began_ms + 600_000, participants=(binding, {"identity": "ana_40example_2Ecom"})
+    )
 
 
 def schedule(

@@ -52,10 +52,19 @@ RateName = Literal[
 ]  # fmt: skip
 
 
+Resource = Literal[
+    "tasks", "conversations", "messages", "open_tasks", "workers", "task_queues", "statistics", "channels"
+]
+
+
 class Poller(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     """How Twilio is asked for what webhooks missed."""
 
     enabled: bool = True
+    resources: Annotated[
+        tuple[Resource, ...],
+        Meta(description="what is polled; what each is stands in docs/configuration.md"),
+    ] = ("tasks", "conversations", "open_tasks", "workers", "task_queues")
     interval_s: Annotated[float, Meta(gt=0, le=3600, description="seconds between two polls")] = 60.0
     overlap_s: Annotated[
         float,
@@ -241,7 +250,13 @@ for what Twilio has no name for.  https://www.twilio.com/docs/taskrouter/api/eve
 
 _ATTRIBUTE = re.compile(r"[A-Z][A-Z0-9_]{0,49}")  # facts: mixed case is ignored in silence by Brevo
 _UNKNOWN = re.compile(r"unknown field `(.+)`")
-_WORDS = {"type": get_args(AttributeType), "log_level": get_args(LogLevel)}
+_WORDS = {
+    "type": get_args(AttributeType),
+    "log_level": get_args(LogLevel),
+    "resources": get_args(Resource),
+    "rates": get_args(RateName),
+    "channels": get_args(Channel),
+}
 PROBLEMS_MAX = 50  # that are told at once
 _PATH = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
 
@@ -303,7 +318,8 @@ def _converted(tree: Any) -> tuple[Config, list[Problem]]:
             what, _, where = str(error).partition(" - at `")
             steps = _named_steps(rest, _steps(where.rstrip("`")))
             if what.startswith("Invalid enum value"):
-                what += f"; it is one of {', '.join(_WORDS.get(steps[-1], get_args(Channel)))}"
+                words = next((_WORDS[step] for step in reversed(steps) if step in _WORDS), ())
+                what += f"; it is one of {', '.join(words)}"
             problems.append(_problem(tree, steps, what))
             unknown = _UNKNOWN.search(what)
             if not _without(rest, (*steps, unknown[1]) if unknown else steps):

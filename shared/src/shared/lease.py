@@ -28,8 +28,8 @@ import nats.errors
 import nats.js.errors
 import structlog
 from faststream.nats import NatsBroker
-from nats.js.kv import KeyValue
 
+from shared import kv
 from shared.bus import client
 from shared.topology import LEASES
 
@@ -109,7 +109,8 @@ class Lease:
             if connection is None:
                 return False
             bucket = await connection.jetstream(timeout=TIMEOUT_S).key_value(LEASES.name)
-            revision, has = await _read(bucket, self._service)
+            revision, value = await kv.read(bucket, self._service)
+            has = value.decode()
             if revision != self._seen:
                 self._seen, self._since = revision, now_s()
             self.other = has not in ("", self.instance)
@@ -124,15 +125,6 @@ class Lease:
         if holder:
             self._until = read_s + LEASE_S - MARGIN_S
         return True
-
-
-async def _read(bucket: KeyValue, key: str) -> tuple[int, str]:
-    """Revision and holder; 0 and nobody where it was never held."""
-    try:
-        entry = await bucket.get(key)
-    except nats.js.errors.KeyNotFoundError as error:
-        return (error.entry.revision or 0 if error.entry else 0), ""  # deleted by hand: as released
-    return entry.revision or 0, (entry.value or b"").decode()
 
 
 def _identity(file: int) -> str:

@@ -16,14 +16,15 @@ DIGITS_MIN, DIGITS_MAX = 13, 19  # of a payment card: ISO/IEC 7812
 
 Pairs = Sequence[tuple[str, str]]
 
-_BODIES = frozenset({"Body", "MessageBody", "MessageSubject"})
+_BODIES = frozenset({"Body", "MessageBody", "MessageSubject", "body"})  # the last over REST
 _JSON_TEXTS = frozenset({
-    "TaskAttributes", "task_attributes", "WorkerAttributes", "worker_attributes", "Attributes", "data",
+    "TaskAttributes", "task_attributes", "WorkerAttributes", "worker_attributes", "Attributes", "attributes",
+    "data",
 })  # fmt: skip
 _KNOWN = frozenset({
     "from", "to", "caller", "called", "phone", "outbound_to", "customerAddress", "address", "identity",
-    "Address", "ProxyAddress", "ProjectedAddress", "AuthorAddress", "Author", "Identity", "ClientIdentity",
-    "time", "timestamp", "Timestamp", "id", "Index", "TaskAge", "TaskPriority", "TaskVersion", "WorkerVersion",
+    "Address", "ProxyAddress", "ProjectedAddress", "AuthorAddress", "Author", "author", "Identity", "ClientIdentity",
+    "time", "timestamp", "Timestamp", "id", "Index", "index", "TaskAge", "TaskPriority", "TaskVersion", "WorkerVersion",
 })  # fmt: skip
 _KNOWN_ENDS = (
     "sid",

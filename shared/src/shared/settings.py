@@ -40,12 +40,12 @@ def load(settings: type[S], environ: Mapping[str, str]) -> S:
     fields = {field.name: field for field in msgspec.structs.fields(settings)}
     for name, hint in get_type_hints(settings, include_extras=True).items():
         variable = variable_of(hint)
-        text, problem = _text(variable, environ)
+        value, problem = text(variable, environ)
         if problem:
             problems.append(problem)
-        elif text is not None:
+        elif value is not None:
             try:
-                values[name] = msgspec.convert(text, hint, strict=False, dec_hook=_path)
+                values[name] = msgspec.convert(value, hint, strict=False, dec_hook=_path)
             except msgspec.ValidationError:
                 problems.append(f"{variable} has a value of the wrong kind: {_description(hint)}")
         elif fields[name].required:
@@ -75,8 +75,8 @@ def _description(hint: Any) -> str:
     return next((str(meta.description) for meta in hint.__metadata__ if meta.description), "")
 
 
-def _text(variable: str, environ: Mapping[str, str]) -> tuple[str | None, str]:
-    """The value, or None; and what is wrong, or nothing."""
+def text(variable: str, environ: Mapping[str, str]) -> tuple[str | None, str]:
+    """The value of NAME or of the file NAME_FILE names, or None; and what is wrong, or nothing."""
     direct, file = environ.get(variable), environ.get(f"{variable}_FILE")
     if direct and file:
         return None, f"{variable} and {variable}_FILE are both set: keep one"

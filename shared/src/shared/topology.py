@@ -77,7 +77,8 @@ CONSUMERS = (MAPPER, BREVO_SINK, BREVO_SINK_PAST)
 
 LEASES = Bucket("leases", "who works: a key for each service of which one process works and others stand by")
 CURSORS = Bucket("cursors", "up to when the poller has read each resource: epoch milliseconds")
+BACKFILLS = Bucket("backfills", "what of the past shall be read, and how far it is: a key for each resource")
 
-BUCKETS = (LEASES, CURSORS)
+BUCKETS = (LEASES, CURSORS, BACKFILLS)
 
 MESSAGE_BYTES_MAX = 8 * 1024**2  # deploy/nats/nats.conf max_payload says the same

@@ -17,6 +17,7 @@ from brevo_sink.metrics import Metrics
 from shared.settings import SettingsError, secure_url
 
 CONNECT_S = 5.0
+TIMEOUT_S = 20.0
 FILE_BYTES_MAX = 16 * 1024**2  # of what an import refused: its rows and as much again
 SERVER_ERROR = 500
 CONNECTIONS = 8  # calls at once; at 60 a second and 100 ms each, six are open
@@ -65,7 +66,7 @@ class Brevo:
         api_key: str,
         budget: Budget,
         metrics: Metrics,
-        timeout_s: float,
+        timeout_s: float = TIMEOUT_S,
         log_calls: bool,
         may: Callable[[], bool] = lambda: True,
     ) -> None:

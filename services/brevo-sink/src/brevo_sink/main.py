@@ -18,6 +18,7 @@ from brevo_sink.recall import Recall
 from brevo_sink.settings import Settings
 from shared import bus, log, service
 from shared.config import Config, ConfigError, load
+from shared.credentials import environment
 from shared.lease import Lease
 from shared.settings import SettingsError, secure_url
 from shared.settings import load as load_settings
@@ -127,7 +128,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
 def main() -> None:
     """Run until SIGTERM.  Exit code 78: the settings or the connector file cannot be used."""
     try:
-        settings = load_settings(Settings, os.environ)
+        settings = load_settings(Settings, environment(os.environ))
         config = load(settings.config)
         secure_url("TAJO_BREVO_URL", settings.brevo_url, allow_http=settings.allow_http)
     except (SettingsError, ConfigError) as error:

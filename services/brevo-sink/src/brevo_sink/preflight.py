@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from brevo_sink.answer import of_contact
 from brevo_sink.brevo import Brevo, Reply, Result
 from shared.config import Attribute, Config
 from shared.verdict import Pause
+
+REMEDY = "mend it at Brevo, or in the connector file and start again"
 
 _ACCEPTABLE = {
     "text": {"text", "category", "multiple-choice"},  # options are told by their label
@@ -46,31 +49,44 @@ def missing(fields: Mapping[str, Attribute], body: bytes) -> tuple[dict[str, str
     return create, clashes
 
 
+class Looked(Struct, frozen=True):
+    """What Brevo has of what the mapping needs: attributes to make, name → type, and what a person must mend."""
+
+    create: dict[str, str]
+    problems: tuple[str, ...] = ()
+
+
+async def look(brevo: Brevo, config: Config) -> Looked | Pause:
+    """Look, and change nothing; a Pause where Brevo does not let us look."""
+    flex = config.flex
+    if not flex.sync.customers:
+        return Looked({})
+    result = await _get(brevo, "/contacts/attributes")
+    if (stop := why_not(result)) is not None:
+        return stop
+    assert isinstance(result, Reply)  # noqa: S101 - anything else has stopped us
+    create, problems = missing(config.fields, result.body)
+    for id_ in filter(None, (flex.lists.support_contacts, flex.lists.csat_respondents)):
+        result = await _get(brevo, f"/contacts/lists/{id_}")
+        if isinstance(result, Reply) and result.status == 404:
+            problems.append(f"list {id_} does not exist")
+        elif (stop := why_not(result)) is not None:
+            return stop
+    return Looked(create, tuple(problems))
+
+
 async def preflight(brevo: Brevo, config: Config) -> Pause | None:
     """Look, and make what is missing.  Returns what stands in the way, or None."""
-    problems: list[str] = []
-    flex = config.flex
-    if flex.sync.customers:
-        result = await _get(brevo, "/contacts/attributes")
-        if (stop := _stop(result)) is not None:
-            return stop
-        assert isinstance(result, Reply)  # noqa: S101 - anything else has stopped us
-        create, problems = missing(config.fields, result.body)
-        for name, kind in create.items():
-            await brevo.turn("contacts")
-            made = await brevo.call("POST", f"/contacts/attributes/normal/{name}", json={"type": kind})
-            if not isinstance(made, Reply) or made.status >= 300 and not _exists(made):  # noqa: RUF021 - as one reads it
-                problems.append(f"attribute {name} ({kind}) is missing and cannot be made")
-        for id_ in filter(None, (flex.lists.support_contacts, flex.lists.csat_respondents)):
-            result = await _get(brevo, f"/contacts/lists/{id_}")
-            if isinstance(result, Reply) and result.status == 404:
-                problems.append(f"list {id_} does not exist")
-            elif (stop := _stop(result)) is not None:
-                return stop
-    if problems:
-        remedy = "mend it at Brevo, or in the connector file and start again"
-        return Pause("; ".join(problems), remedy)
-    return None
+    looked = await look(brevo, config)
+    if isinstance(looked, Pause):
+        return looked
+    problems = list(looked.problems)
+    for name, kind in looked.create.items():
+        await brevo.turn("contacts")
+        made = await brevo.call("POST", f"/contacts/attributes/normal/{name}", json={"type": kind})
+        if not isinstance(made, Reply) or made.status >= 300 and not _exists(made):  # noqa: RUF021 - as one reads it
+            problems.append(f"attribute {name} ({kind}) is missing and cannot be made")
+    return Pause("; ".join(problems), REMEDY) if problems else None
 
 
 async def _get(brevo: Brevo, path: str) -> Result:
@@ -78,7 +94,7 @@ async def _get(brevo: Brevo, path: str) -> Result:
     return await brevo.call("GET", path)
 
 
-def _stop(result: Result) -> Pause | None:
+def why_not(result: Result) -> Pause | None:
     """Why we cannot go on; None after a 200."""
     if not isinstance(result, Reply):
         return Pause(

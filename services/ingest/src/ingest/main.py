@@ -20,6 +20,7 @@ from ingest.spool import Spool
 from ingest.webhook import Webhooks
 from shared import bus, log, service
 from shared.config import Config, ConfigError, load
+from shared.credentials import environment
 from shared.settings import SettingsError
 from shared.settings import load as load_settings
 from shared.topology import TWILIO
@@ -86,7 +87,7 @@ def judge_of(settings: Settings, config: Config) -> Judge:
 def main() -> None:
     """Run until SIGTERM.  Exit code 78: the settings or the connector file cannot be used."""
     try:
-        settings = load_settings(Settings, os.environ)
+        settings = load_settings(Settings, environment(os.environ))
         config = load(settings.config)
     except (SettingsError, ConfigError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it

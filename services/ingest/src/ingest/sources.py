@@ -251,17 +251,24 @@ def _survey(request: Request) -> Read:
 
 
 def _task_complete(request: Request) -> Read:
-    """Our Flex plugin.  Its token opens the account to whoever reads it, so it is never stored."""
+    """Our Flex plugin, or handle_event of our Python client: {task_sid, customer_email?, channel?, duration?, queue_name?}.
+
+    The plugin's token opens the account to whoever reads it, so it is never stored.
+    """
     given = msgspec.json.decode(request.body, type=dict[str, Any])
     given = {name: value for name, value in given.items() if name.lower() != "token"}
     task = given.get("task")
-    sid = _text(task, "taskSid") if isinstance(task, dict) else ""
+    who, sid = (
+        ("flex-plugin", _text(task, "taskSid"))
+        if isinstance(task, dict)
+        else ("client", _text(given, "task_sid"))
+    )
     if not sid:
-        raise _Bad("no task.taskSid")
+        raise _Bad("no task.taskSid, and no task_sid")
     body = msgspec.json.encode(redact.value(given, keep_bodies=request.keep_bodies))
     event = _event(
         request, given, body, JSON,
-        id_=f"flex-plugin/task.completed/{sid}", product="flex", type_="task.completed", subject=sid,
+        id_=f"{who}/task.completed/{sid}", product="flex", type_="task.completed", subject=sid,
         time_ms=_iso_ms(given.get("occurredAt")) or request.heard_ms,
     )  # fmt: skip
     return Read(events=(event,))

@@ -21,7 +21,7 @@ ONCE = frozenset({
     "reservation.created", "reservation.accepted", "reservation.rejected", "reservation.timeout",
     "reservation.canceled", "reservation.rescinded", "reservation.wrapup", "reservation.completed",
     "reservation.failed",
-    "conversation.added", "conversation.removed", "message.added", "message.removed",
+    "conversation.added", "conversation.closed", "conversation.removed", "message.added", "message.removed",
     "participant.added", "participant.removed", "interaction.created", "interaction-channel.created",
 })  # fmt: skip
 """What can happen once to its entity; the rest can happen often, and its identity carries the ms."""
@@ -55,6 +55,7 @@ class Heard(Struct, frozen=True, kw_only=True):
     task_channel: str = ""  # unique name of the task channel
     binding: str = ""  # the channel as Conversations or an Interaction names it
     queue: str = ""
+    duration_ms: int = 0  # as who called handle_event says
     agent: str = ""  # worker sid
     reason: str = ""
     closed: bool = False  # the conversation or the interaction's channel closed
@@ -70,6 +71,8 @@ def read(event: RawEvent, reading: Reading) -> Heard | None:
 
     Raises UnreadableError.
     """
+    if event.source.startswith("/rest/snapshots/"):
+        return None
     try:
         reader = _READERS[event.source]
     except KeyError:
@@ -143,6 +146,28 @@ def _conversation_callback(event: RawEvent, reading: Reading) -> Heard | None:
     return _conversation_event(event, {**fields, "MessagingBinding": binding}, reading)
 
 
+def _rest_conversation(event: RawEvent, reading: Reading) -> Heard | None:
+    fields = _body_object(event.body)
+    heard = _conversation_event(
+        event, {"ConversationSid": fields.get("sid"), "Attributes": fields.get("attributes")}, reading
+    )
+    return heard and msgspec.structs.replace(heard, closed=event.type == "conversation.closed")
+
+
+def _rest_of_conversation(event: RawEvent, reading: Reading) -> Heard | None:
+    """Or a message, whose sid is in the same place."""
+    fields = _body_object(event.body)
+    binding = json_object(fields.get("messaging_binding"))
+    flat = {
+        "ConversationSid": fields.get("conversation_sid"),
+        "ParticipantSid": fields.get("sid"),
+        "MessageSid": fields.get("sid"),
+        "Attributes": fields.get("attributes"),
+        "MessagingBinding": {"Address": binding.get("address"), "Type": binding.get("type")},
+    }
+    return _conversation_event(event, flat, reading)
+
+
 def _conversation_event(event: RawEvent, fields: Mapping[str, Any], reading: Reading) -> Heard | None:
     """Conversations, from callback or stream: flat, in Pascal case, the binding as an object."""
     conversation = text(fields, "ConversationSid")
@@ -195,8 +220,10 @@ def _interaction_callback(event: RawEvent, reading: Reading) -> Heard | None:  #
 
 
 def _task_complete(event: RawEvent, reading: Reading) -> Heard | None:
-    """Our Flex plugin.  `taskSid` is the task; Flex's own `task.sid` is the reservation."""
+    """Our Flex plugin, or our client.  `taskSid` is the task; Flex's own `task.sid` is the reservation."""
     body = _body_object(event.body)
+    if "task" not in body:
+        return _told_by_client(event, body, reading)
     task = json_object(body.get("task"))
     heard = _task_event(
         event,
@@ -210,6 +237,27 @@ def _task_complete(event: RawEvent, reading: Reading) -> Heard | None:
         reading,
     )
     return heard and msgspec.structs.replace(heard, thin=True)
+
+
+def _told_by_client(event: RawEvent, body: Mapping[str, Any], reading: Reading) -> Heard | None:
+    """What somebody told with handle_event, in the words of docs/client.md."""
+    task = text(body, "task_sid")
+    if not LINK.fullmatch(task):
+        return None
+    seconds = as_number(body.get("duration"))
+    return Heard(
+        id=event.id,
+        type=event.type,
+        identity=_identity(task, event.type, event.time_ms),
+        time_ms=event.time_ms,
+        task=task,
+        links=(task,),
+        thin=True,
+        binding=text(body, "channel").lower(),  # whatever TaskRouter says of the channel goes before this
+        queue=text(body, "queue_name"),
+        duration_ms=round(seconds * 1000) if seconds and seconds > 0 else 0,
+        identifiers=identifiers({"email": text(body, "customer_email")}, reading.own_numbers),
+    )
 
 
 def _survey(event: RawEvent, reading: Reading) -> Heard | None:
@@ -248,6 +296,9 @@ _READERS: dict[str, Callable[[RawEvent, Reading], Heard | None]] = {
     "/webhooks/flex/task-complete": _task_complete,
     "/webhooks/survey": _survey,
     "/rest/taskrouter/events": _rest_event,
+    "/rest/conversations": _rest_conversation,
+    "/rest/conversations/participants": _rest_of_conversation,
+    "/rest/conversations/messages": _rest_of_conversation,
 }
 
 

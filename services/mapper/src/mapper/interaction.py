@@ -46,7 +46,7 @@ class Task(Struct, omit_defaults=True):
     """One task of an interaction."""
 
     at: dict[str, int] = {}  # event type → the earliest ms it was heard of
-    said: dict[str, Dated] = {}  # queue, agent, reason, outcome: the latest
+    said: dict[str, Dated] = {}  # queue, thin_queue, duration_ms, agent, reason, outcome: the latest
     thin_completed_ms: int = 0  # when only the Flex plugin said so
     virtual: bool = False  # made for a survey or a report: nobody is asked to handle it
 
@@ -228,7 +228,7 @@ def _join_task_event(task: Task, heard: Heard) -> None:
     else:
         task.at[heard.type] = min(task.at.get(heard.type, heard.time_ms), heard.time_ms)
     for name, value in (
-        ("queue", heard.queue), ("agent", heard.agent if heard.thin or heard.type in _TAKEN else ""), ("reason", heard.reason),
+        ("thin_queue" if heard.thin else "queue", heard.queue), ("duration_ms", heard.duration_ms), ("agent", heard.agent if heard.thin or heard.type in _TAKEN else ""), ("reason", heard.reason),
         ("outcome", heard.outcome),
     ):  # fmt: skip
         if value:

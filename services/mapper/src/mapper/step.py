@@ -180,6 +180,10 @@ def _properties(interaction: Interaction, event: Waiting) -> dict[str, str | int
     handle = handle_ms(task) if of_task else interaction.handle_ms
     start = task.at.get("task.created", 0) if of_task else interaction.created_ms
     end = completed_ms(task) or task.at.get("task.canceled", 0) if of_task else interaction.ended_ms
+    told_ms = task.said["duration_ms"].value if of_task and "duration_ms" in task.said else None
+    queue = task.said.get("queue") or task.said.get(
+        "thin_queue"
+    )  # TaskRouter's own word, else a thin source's
     score = interaction.surveys.get(event.survey)
     known: dict[str, str | int | None] = {
         "task_sid": task_sid,
@@ -187,11 +191,12 @@ def _properties(interaction: Interaction, event: Waiting) -> dict[str, str | int
             interaction.conversations, key=interaction.conversations.__getitem__, default=""
         ),
         "channel": interaction.channel,
-        **{name: task.said[name].value for name in ("queue", "agent", "outcome") if name in task.said},
+        "queue": queue.value if queue else "",
+        **{name: task.said[name].value for name in ("agent", "outcome") if name in task.said},
         **({"agent": event.agent} if event.agent else {}),
         "wait_seconds": _seconds(wait),
         "handle_seconds": _seconds(handle),
-        "duration_seconds": _seconds(end - start) if start and end else None,
+        "duration_seconds": _seconds(end - start if start and end else told_ms),
         "reason": task.said["reason"].value
         if event.type.startswith("task.") and "reason" in task.said
         else "",

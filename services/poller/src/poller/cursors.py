@@ -5,6 +5,7 @@ import nats.js.errors
 from faststream.nats import NatsBroker
 from nats.js.kv import KeyValue
 
+from shared import kv
 from shared.bus import NotPublishedError, client
 from shared.topology import CURSORS
 
@@ -20,16 +21,17 @@ class Cursors:
     async def get(self, name: str) -> int | None:
         """Where a resource stands; None where it was never read."""
         try:
-            return (await _read(await self._bucket(), name))[1]
+            _, value = await kv.read(await self._bucket(), name)
         except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
             raise NotPublishedError(f"{type(error).__name__} from NATS") from error
+        return int(value) if value else None
 
     async def move(self, name: str, to_ms: int) -> None:
         """All of a resource up to then is in the log."""
         try:
             bucket = await self._bucket()
-            revision, at_ms = await _read(bucket, name)
-            if at_ms is None or to_ms > at_ms:
+            revision, value = await kv.read(bucket, name)
+            if to_ms > int(value or b"0"):
                 await bucket.update(name, str(to_ms).encode(), last=revision)
         except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
             raise NotPublishedError(f"{type(error).__name__} from NATS") from error
@@ -39,12 +41,3 @@ class Cursors:
         if connection is None:
             raise NotPublishedError("no connection to NATS")
         return await connection.jetstream(timeout=TIMEOUT_S).key_value(CURSORS.name)
-
-
-async def _read(bucket: KeyValue, name: str) -> tuple[int, int | None]:
-    """Revision and value."""
-    try:
-        entry = await bucket.get(name)
-    except nats.js.errors.KeyNotFoundError as error:
-        return (error.entry.revision or 0 if error.entry else 0), None
-    return entry.revision or 0, int(entry.value or b"0")

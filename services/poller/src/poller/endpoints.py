@@ -192,6 +192,20 @@ SUBSCRIBED_EVENTS = Endpoint(
     product="events", path="/v1/Subscriptions/{SubscriptionSid}/SubscribedEvents", key="types", page_size=100,
     doc="What a subscription delivers.",
 )  # fmt: skip
+SUBSCRIBED_EVENT_CREATE = Endpoint(
+    product="events", path="/v1/Subscriptions/{SubscriptionSid}/SubscribedEvents", method="POST", takes=("Type", "SchemaVersion"),
+    doc="Adds one type; one that is there already stays as it is.",
+)  # fmt: skip
+SUBSCRIPTION_DELETE = Endpoint(
+    product="events", path="/v1/Subscriptions/{Sid}", method="DELETE", doc="Leaves its sink, which can be deleted after it."
+)  # fmt: skip
+SINK_DELETE = Endpoint(
+    product="events", path="/v1/Sinks/{Sid}", method="DELETE", doc="Refused while a subscription delivers to it."
+)  # fmt: skip
+EVENT_TYPES = Endpoint(
+    product="events", path="/v1/Types", key="types", page_size=1000, takes=("SchemaId",),
+    doc="What can be subscribed to; `status` is available, deprecated, restricted or discontinued.",
+)  # fmt: skip
 
 ENDPOINTS = {
     name.lower(): endpoint for name, endpoint in dict(globals()).items() if isinstance(endpoint, Endpoint)

@@ -7,16 +7,22 @@ https://www.twilio.com/docs/taskrouter/api/event
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from shared import redact
-from shared.event import RawEvent
+from shared.event import RawEvent, epoch_ms
 
 EVENTS = "/rest/taskrouter/events"
+CONVERSATIONS = "/rest/conversations"
+PARTICIPANTS = "/rest/conversations/participants"
+MESSAGES = "/rest/conversations/messages"
+SNAPSHOTS = "/rest/snapshots"
+CHANNELS = {"web": "webchat", "chat": "webchat"}  # the rest are called what Twilio calls them
 JSON = "application/json"
 
 _EVENT_SID = re.compile(r"EV[0-9a-f]{32}")
@@ -29,64 +35,194 @@ class Item(Struct, frozen=True):
 
     event: RawEvent
     ids: tuple[str, ...]
+    channel: str = ""  # as in the connector file; empty where it says none
 
 
 class Unreadable(Struct, frozen=True):
     """What can be stored only as a dead letter: the bytes, redacted, its id, and why."""
 
     id: str
+    source: str
     body: bytes
     why: str
 
 
-def read_events(
-    raws: Iterable[msgspec.Raw], *, account_sid: str, keep_bodies: bool
-) -> tuple[list[Item], list[Unreadable]]:
+_Read = tuple[list[Item], list[Unreadable]]
+
+
+def read_events(raws: Iterable[msgspec.Raw], *, account_sid: str, keep_bodies: bool) -> _Read:
     """The items of a page of TaskRouter's Events, the earliest first; and those that are none."""
+    return _read(raws, EVENTS, partial(_event, account_sid=account_sid), keep_bodies=keep_bodies)
+
+
+def read_conversations(raws: Iterable[msgspec.Raw], *, account_sid: str, keep_bodies: bool) -> _Read:
+    """Of each conversation that it was made, and where it is closed, that it was; and what is none."""
+    return _read(
+        raws, CONVERSATIONS, partial(_conversation, account_sid=account_sid), keep_bodies=keep_bodies
+    )
+
+
+def changed_ms(conversation: bytes) -> int:
+    """When a conversation changed last; 0 where it does not say."""
+    given = msgspec.json.decode(conversation)
+    try:
+        return _ms(given, "date_updated")
+    except _Bad:
+        return 0
+
+
+def read_participants(raws: Iterable[msgspec.Raw], *, account_sid: str) -> list[Item]:
+    """Who takes part in a conversation; what is no participant is passed over."""
+    read = partial(_of_conversation, type_="participant.added", source=PARTICIPANTS, account_sid=account_sid)
+    return _read(raws, PARTICIPANTS, read, keep_bodies=False)[0]
+
+
+def read_messages(raws: Iterable[msgspec.Raw], *, account_sid: str, keep_bodies: bool) -> _Read:
+    """What was said in a conversation; without its words unless `keep_bodies`."""
+    read = partial(_of_conversation, type_="message.added", source=MESSAGES, account_sid=account_sid)
+    return _read(raws, MESSAGES, read, keep_bodies=keep_bodies)
+
+
+def read_snapshots(
+    raws: Iterable[msgspec.Raw], *, type_: str, product: str, account_sid: str, keep_bodies: bool
+) -> _Read:
+    """Things as they are now: another raw event each time Twilio changed one."""
+    read = partial(_snapshot, type_=type_, product=product, account_sid=account_sid)
+    return _read(raws, f"{SNAPSHOTS}/{type_}", read, keep_bodies=keep_bodies)
+
+
+def measured(given: dict[str, Any], *, type_: str, subject: str, account_sid: str, at_ms: int) -> Item:
+    """Statistics of something up to a moment."""
+    event = RawEvent(
+        id=f"{type_}:{subject}:{at_ms}", product="taskrouter", type=type_, source=f"{SNAPSHOTS}/{type_}",
+        subject=subject, account_sid=account_sid, time_ms=at_ms, content_type=JSON, body=msgspec.json.encode(given),
+    )  # fmt: skip
+    return Item(event, (event.id,))
+
+
+class _Bad(Exception):  # noqa: N818 - a reason, caught in this module
+    """Why an item cannot be read; names a place, never a value."""
+
+
+def _read(
+    raws: Iterable[msgspec.Raw],
+    source: str,
+    one: Callable[[dict[str, Any], bytes], list[Item]],
+    *,
+    keep_bodies: bool,
+) -> _Read:
     items: list[Item] = []
     unreadable: list[Unreadable] = []
     for raw in raws:
         given = msgspec.json.decode(raw)
         clean = redact.value(given, keep_bodies=keep_bodies)
         body = bytes(raw) if clean is given else msgspec.json.encode(clean)
-        why = _why_not(given)
-        if why:
+        try:
+            items += one(_object(given), body)
+        except _Bad as error:
             digest = hashlib.sha256(body).hexdigest()[:32]
-            unreadable.append(Unreadable(f"{EVENTS}/{digest}", body, why))
-        else:
-            items.append(_event(given, body, account_sid))
+            unreadable.append(Unreadable(f"{source}/{digest}", source, body, str(error)))
     return sorted(items, key=lambda item: (item.event.time_ms, item.event.id)), unreadable
 
 
-def _why_not(given: Any) -> str:
-    """Why this is no event; an empty text where it is one."""
-    if not isinstance(given, dict):
-        return "no JSON object"
-    if not isinstance(given.get("event_type"), str) or not _TYPE.fullmatch(given["event_type"]):
-        return "no event_type of TaskRouter's"
-    if not isinstance(given.get("event_date_ms"), int):
-        return "no event_date_ms"
-    if not isinstance(given.get("resource_sid"), str) or not _SID.fullmatch(given["resource_sid"]):
-        return "no resource_sid"
-    return ""
-
-
-def _event(given: dict[str, Any], body: bytes, account_sid: str) -> Item:
-    data, sid = given.get("event_data"), given.get("sid")
-    task = data.get("task_sid") if isinstance(data, dict) else None
-    natural = f"{given['event_type']}/{given['resource_sid']}/{given['event_date_ms']}"
-    ids = (sid, natural) if isinstance(sid, str) and _EVENT_SID.fullmatch(sid) else (natural,)
-    return Item(
-        RawEvent(
-            id=ids[0],
-            product="taskrouter",
-            type=given["event_type"],
-            source=EVENTS,
-            subject=task if isinstance(task, str) and _SID.fullmatch(task) else given["resource_sid"],
-            account_sid=account_sid,
-            time_ms=given["event_date_ms"],
-            content_type=JSON,
-            body=body,
-        ),
-        ids,
+def _event(given: dict[str, Any], body: bytes, *, account_sid: str) -> list[Item]:
+    type_, time_ms, resource = (
+        given.get("event_type"),
+        given.get("event_date_ms"),
+        _sid(given, "resource_sid"),
     )
+    if not isinstance(type_, str) or not _TYPE.fullmatch(type_):
+        raise _Bad("no event_type of TaskRouter's")
+    if not isinstance(time_ms, int):
+        raise _Bad("no event_date_ms")
+    data = given.get("event_data")
+    data = data if isinstance(data, dict) else {}
+    sid, natural = given.get("sid"), f"{type_}/{resource}/{time_ms}"
+    ids = (sid, natural) if isinstance(sid, str) and _EVENT_SID.fullmatch(sid) else (natural,)
+    task = data.get("task_sid")
+    subject = task if isinstance(task, str) and _SID.fullmatch(task) else resource
+    event = RawEvent(
+        id=ids[0], product="taskrouter", type=type_, source=EVENTS, subject=subject, account_sid=account_sid,
+        time_ms=time_ms, content_type=JSON, body=body,
+    )  # fmt: skip
+    return [Item(event, ids, _task_channel(data))]
+
+
+def _task_channel(data: dict[str, Any]) -> str:
+    """What the attributes say, else the task channel."""
+    try:
+        attributes = msgspec.json.decode(data.get("task_attributes") or "{}")
+    except (msgspec.MsgspecError, TypeError, RecursionError):
+        attributes = {}
+    said = attributes.get("channelType") if isinstance(attributes, dict) else None
+    said = said or data.get("task_channel_unique_name")
+    return CHANNELS.get(said, said) if isinstance(said, str) else ""
+
+
+def _conversation(given: dict[str, Any], body: bytes, *, account_sid: str) -> list[Item]:
+    """Closing has no event of its own over REST: `conversation.closed` is ours, at the last change."""
+    sid = _sid(given, "sid")
+    added = RawEvent(
+        id=f"conversation.added:{sid}", product="conversations", type="conversation.added", source=CONVERSATIONS,
+        subject=sid, account_sid=account_sid, time_ms=_ms(given, "date_created"), content_type=JSON, body=body,
+    )  # fmt: skip
+    items = [Item(added, (added.id,))]
+    if given.get("state") == "closed":
+        id_ = f"conversation.closed:{sid}"
+        closed = msgspec.structs.replace(
+            added, id=id_, type="conversation.closed", time_ms=_ms(given, "date_updated")
+        )
+        items.append(Item(closed, (id_,)))
+    return items
+
+
+def _of_conversation(
+    given: dict[str, Any], body: bytes, *, type_: str, source: str, account_sid: str
+) -> list[Item]:
+    id_ = f"{type_}:{_sid(given, 'sid')}"
+    binding = given.get("messaging_binding")
+    said = binding.get("type") if isinstance(binding, dict) else ""
+    event = RawEvent(
+        id=id_, product="conversations", type=type_, source=source, subject=_sid(given, "conversation_sid"),
+        account_sid=account_sid, time_ms=_ms(given, "date_created"), content_type=JSON, body=body,
+    )  # fmt: skip
+    return [Item(event, (id_,), CHANNELS.get(said, said) if isinstance(said, str) else "")]
+
+
+def _snapshot(
+    given: dict[str, Any], body: bytes, *, type_: str, product: str, account_sid: str
+) -> list[Item]:
+    sid = _sid(given, "sid")
+    dates = [
+        _ms(given, name)
+        for name in ("date_created", "date_updated", "date_status_changed")
+        if given.get(name)
+    ]
+    if not dates:
+        raise _Bad("no date")
+    event = RawEvent(
+        id=f"{type_}:{sid}:{'/'.join(map(str, sorted(dates)[-2:]))}", product=product, type=type_,
+        source=f"{SNAPSHOTS}/{type_}", subject=sid, account_sid=account_sid, time_ms=max(dates), content_type=JSON,
+        body=body,
+    )  # fmt: skip
+    return [Item(event, (event.id,))]
+
+
+def _object(given: Any) -> dict[str, Any]:
+    if not isinstance(given, dict):
+        raise _Bad("no JSON object")
+    return given
+
+
+def _sid(given: dict[str, Any], name: str) -> str:
+    sid = given.get(name)
+    if not isinstance(sid, str) or not _SID.fullmatch(sid):
+        raise _Bad(f"no {name}")
+    return sid
+
+
+def _ms(given: dict[str, Any], name: str) -> int:
+    try:
+        return epoch_ms(given[name])
+    except (KeyError, TypeError, ValueError, OverflowError):
+        raise _Bad(f"no {name}") from None

@@ -5,6 +5,7 @@ import itertools
 import os
 import re
 import sys
+from collections.abc import Coroutine
 from contextlib import closing
 
 import nats.errors
@@ -13,17 +14,27 @@ import structlog
 from faststream.asgi import AsgiFastStream
 from prometheus_client import CollectorRegistry
 
-from poller.account import discover
+from poller.account import Account, discover
+from poller.backfills import Backfills
+from poller.conversations import Conversations
+from poller.cursors import Cursors
 from poller.endpoints import LIMITS
 from poller.heard import Heard
+from poller.intake import Intake
+from poller.messages import Messages
 from poller.metrics import Metrics
 from poller.poll import Poll
 from poller.rates import Rates
+from poller.resource import Resource
 from poller.settings import Settings
+from poller.snapshots import LISTS, Snapshots
+from poller.statistics import Statistics
+from poller.tasks import Tasks
 from poller.twilio import Credentials, Twilio, TwilioError
 from shared import bus, service
 from shared.bus import NotPublishedError
-from shared.config import Config, ConfigError, load
+from shared.config import Config, ConfigError, TwilioFlex, load
+from shared.credentials import environment
 from shared.lease import Lease
 from shared.log import set_up
 from shared.settings import SettingsError, secure_url
@@ -47,19 +58,23 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
     credentials, idle = credentials_of(settings, config)
     stuck, behind = "", "has not polled yet"
 
-    def polled() -> None:
+    def polled(refused: str) -> None:
         nonlocal stuck, behind
-        stuck = behind = ""
+        stuck, behind = "", refused
 
     async def work() -> None:
         nonlocal stuck, behind
         with closing(Heard(settings.data_dir / "poller/heard.sqlite")) as heard:
+            intake = Intake(broker, publish, heard, metrics)
             for one in itertools.cycle(credentials):
                 twilio = Twilio(one, urls=settings.urls, rates=rates, log_calls=config.flex.log_api_calls)
                 try:
                     account = await discover(twilio, told)
-                    poll = Poll(broker, twilio, publish, heard, config=config.flex, metrics=metrics)
-                    await poll.forever(account, polled)
+                    resources = resources_of(twilio, account, intake, config.flex)
+                    polled_ones = [resources[name] for name in resources if name in told.resources]
+                    poll = Poll(twilio, polled_ones, Cursors(broker), told, metrics)
+                    backfills = Backfills(broker, twilio, list(resources.values()))
+                    await _until_one_ends(poll.forever(polled), backfills.forever())
                 except TwilioError as error:
                     behind = str(error)
                     stuck = behind if isinstance(error.verdict, Pause) else ""
@@ -83,6 +98,25 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
     )
 
 
+def resources_of(twilio: Twilio, account: Account, intake: Intake, flex: TwilioFlex) -> dict[str, Resource]:
+    """Everything that can be read, by name; `tasks` first."""
+    kinds = (Tasks, Conversations, Messages, Statistics)
+    resources: list[Resource] = [kind(twilio, account, intake, flex) for kind in kinds]
+    resources += [Snapshots(name, twilio, account, intake, flex) for name in LISTS]
+    return {resource.name: resource for resource in resources}
+
+
+async def _until_one_ends(*works: Coroutine[None, None, None]) -> None:
+    """Run these together; when one ends, end the others, and raise what it raised."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        await service.cancel(tasks)
+
+
 def credentials_of(settings: Settings, config: Config) -> tuple[list[Credentials], str]:
     """What to call Twilio with, best first; or nothing, and why."""
     account_sid = settings.account_sid or config.flex.account_sid
@@ -101,8 +135,8 @@ def credentials_of(settings: Settings, config: Config) -> tuple[list[Credentials
 def main() -> None:
     """Run until SIGTERM.  Exit code 78: the settings or the connector file cannot be used."""
     try:
-        settings = load_settings(Settings, os.environ)
-        config = load(settings.config)
+        settings = load_settings(Settings, environment(os.environ))
+        config = settings.over(load(settings.config))
         for product, url in settings.urls.items():
             secure_url(f"TAJO_TWILIO_{product.upper()}_URL", url, allow_http=settings.allow_http)
     except (SettingsError, ConfigError) as error:

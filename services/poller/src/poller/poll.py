@@ -1,35 +1,23 @@
-"""Polling TaskRouter's Events: what webhooks missed is in the log within one interval.
+"""Polling: what webhooks missed is in the log within one interval.
 
-The order of effects for each window, and why a crash repeats and never loses:
-  1. the index includes all the log holds; 2. a page is read, and what the index does not have is published;
-  3. after the last page, the cursor moves to the window's end.
-A crash before 3 reads the window again; by then the index has what was published.  A window begins `overlap_s` before
-the cursor, because Twilio promises no order and an event may show up late.
+A window begins `overlap_s` before the cursor, because Twilio promises no order and an event may show up late.  When a
+window is read, its cursor moves (intake.py says in which order).
 """
 
 import asyncio
+import itertools
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
-from faststream.nats import NatsBroker
 
-from poller import endpoints, items
-from poller.account import Account
 from poller.cursors import Cursors
-from poller.heard import Heard
 from poller.metrics import Metrics
-from poller.twilio import Twilio
-from shared import dead, trace
-from shared.config import TwilioFlex
-from shared.event import rfc3339, to_message
-from shared.message import Message
-
-CURSOR = "taskrouter.events"
-WINDOW_MS = 3600 * 1000  # the cursor moves at least once for each hour that is read
-KEPT_MS = 30 * 24 * 3600 * 1000  # https://www.twilio.com/docs/taskrouter/api/event
-
-Publish = Callable[[Sequence[Message]], Awaitable[None]]
+from poller.resource import Resource, window_end_ms
+from poller.twilio import Twilio, TwilioError
+from shared.config import Poller
+from shared.event import rfc3339
+from shared.verdict import Pause, Reject
 
 log = structlog.get_logger()
 
@@ -38,63 +26,52 @@ class Poll:
     """Reads what is new, again and again."""
 
     def __init__(
-        self, broker: NatsBroker, twilio: Twilio, publish: Publish, heard: Heard, *, config: TwilioFlex, metrics: Metrics
-    ) -> None:  # fmt: skip
-        self._broker = broker
+        self, twilio: Twilio, resources: Sequence[Resource], cursors: Cursors, told: Poller, metrics: Metrics
+    ) -> None:
         self._twilio = twilio
-        self._publish = publish
-        self._heard = heard
-        self._config = config
+        self._resources = resources
+        self._cursors = cursors
+        self._told = told
         self._metrics = metrics
-        self._cursors = Cursors(broker)
 
-    async def forever(self, account: Account, on_poll: Callable[[], None]) -> None:
-        """Poll each interval.  Raises TwilioError, NotPublishedError and nats' errors."""
-        while True:
+    async def forever(self, on_poll: Callable[[str], None]) -> None:
+        """Poll each interval, and say after each what could not be read, if anything.
+
+        What this account has not or may not read is no reason to leave out the rest, but for the first resource.
+        Raises TwilioError, NotPublishedError and nats' errors.
+        """
+        refused: dict[str, str] = {}
+        for poll in itertools.count():
             began = time.monotonic()
-            await self.once(account)
-            on_poll()
-            await asyncio.sleep(max(began + self._config.poller.interval_s - time.monotonic(), 0.0))
+            for resource in self._resources:
+                if poll % resource.every == 0:
+                    try:
+                        await self._once(resource)
+                        refused.pop(resource.name, None)
+                    except TwilioError as error:
+                        if resource is self._resources[0] or not isinstance(error.verdict, Pause | Reject):
+                            raise
+                        refused[resource.name] = f"{resource.name}: {error}"
+            on_poll("; ".join(refused.values()))
+            await asyncio.sleep(max(began + self._told.interval_s - time.monotonic(), 0.0))
 
-    async def once(self, account: Account) -> None:
+    async def _once(self, resource: Resource) -> None:
         """Read from the cursor to now."""
         now_ms = self._twilio.now_ms()
-        at_ms = await self._cursors.get(CURSOR)
+        at_ms = await self._cursors.get(resource.name)
         if at_ms is None:
-            at_ms = now_ms - round(self._config.poller.look_back_s * 1000)
-        if at_ms < now_ms - KEPT_MS:
-            log.error("twilio_has_forgotten", since=rfc3339(at_ms), until=rfc3339(now_ms - KEPT_MS))
-            at_ms = now_ms - KEPT_MS
+            at_ms = now_ms - round(self._told.look_back_s * 1000)
+            await self._cursors.move(resource.name, at_ms)  # with no look back, the next poll begins here
+        oldest_ms = now_ms - resource.kept_ms if resource.kept_ms else 0
+        if at_ms < oldest_ms:
+            if resource.window_ms:
+                why = resource.gone.format(date=rfc3339(oldest_ms)[:10])
+                log.error("too_late", resource=resource.name, since=rfc3339(at_ms), why=why)
+            at_ms = oldest_ms
         while at_ms < now_ms:
-            end_ms = min(at_ms + WINDOW_MS, now_ms)
-            await self._window(account, at_ms - round(self._config.poller.overlap_s * 1000), end_ms)
-            await self._cursors.move(CURSOR, end_ms)
-            self._metrics.cursor.set(end_ms / 1000)
+            end_ms = window_end_ms(resource, at_ms, now_ms)
+            async for _ in resource.read(at_ms - round(self._told.overlap_s * 1000), end_ms):
+                pass
+            await self._cursors.move(resource.name, end_ms)
+            self._metrics.cursor.labels(resource.name).set(end_ms / 1000)
             at_ms = end_ms
-
-    async def _window(self, account: Account, start_ms: int, end_ms: int) -> None:
-        await self._heard.catch_up(self._broker)
-        pages = self._twilio.pages(
-            endpoints.EVENTS,
-            WorkspaceSid=account.workspace_sid,
-            StartDate=rfc3339(start_ms // 1000 * 1000),
-            EndDate=rfc3339(end_ms + 1000),  # whole seconds; what is read beyond the cursor is read again
-        )
-        async for page in pages:
-            read, unreadable = items.read_events(
-                page.items, account_sid=account.account_sid, keep_bodies=self._config.message_bodies
-            )
-            missed = [item.event for item in read if not self._heard.has(item.ids)]
-            await self._publish([
-                *(to_message(event, trace.start()) for event in missed),
-                *map(_letter, unreadable),
-            ])  # fmt: skip
-            self._metrics.read.inc(len(read))
-            self._metrics.missed.inc(len(missed))
-            self._metrics.unreadable.inc(len(unreadable))
-
-
-def _letter(one: items.Unreadable) -> Message:
-    return dead.to_message(
-        who="poller", why=one.why, where=items.EVENTS, msg_id=one.id, body=one.body, headers={}
-    )

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from poller.endpoints import Product
 from poller.twilio import URLS
+from shared.config import Config
 from shared.settings import AllowHttp, ConfigPath, DataDir, NatsUrl, env
 
 
@@ -15,6 +17,9 @@ class Settings(Struct, frozen=True):
 
     account_sid: Annotated[
         str, env("TWILIO_ACCOUNT_SID", "the Twilio account, AC…; else the connector file's")
+    ] = ""
+    flex_flow_sid: Annotated[
+        str, env("TAJO_FLEX_FLOW_SID", "the legacy Flex flow, FO…; else the connector file's")
     ] = ""
     auth_tokens: Annotated[
         str, env("TWILIO_AUTH_TOKEN", "Twilio's auth token; several, by comma, while one is rotated")
@@ -37,6 +42,16 @@ class Settings(Struct, frozen=True):
     data_dir: DataDir = Path(".tajo/data")
     host: Annotated[str, env("TAJO_POLLER_HOST", "address of the poller's health and metrics")] = "127.0.0.1"
     port: Annotated[int, env("TAJO_POLLER_PORT", "port of the poller's health and metrics")] = 8083
+
+    def over(self, config: Config) -> Config:
+        """The connector file, with the account and the flow that the environment names."""
+        flex = config.flex
+        named = replace(
+            flex,
+            account_sid=self.account_sid or flex.account_sid,
+            flex_flow_sid=self.flex_flow_sid or flex.flex_flow_sid,
+        )
+        return replace(config, connectors=replace(config.connectors, twilio_flex=named))
 
     @property
     def urls(self) -> dict[Product, str]:

@@ -178,6 +178,14 @@ class Twilio:
         """Make or change something; a form field may stand several times.  Raises TwilioError."""
         return (await self._call(endpoint, self._url(endpoint, sids), form=form)).object()
 
+    async def delete(self, endpoint: Endpoint, **sids: str) -> None:
+        """Remove something; what is not there is removed.  Raises TwilioError."""
+        try:
+            await self._call(endpoint, self._url(endpoint, sids))
+        except TwilioError as error:
+            if not isinstance(error.verdict, Absent):
+                raise
+
     async def _call(
         self,
         endpoint: Endpoint,
@@ -234,7 +242,7 @@ class Twilio:
         self._rates.learn(endpoint.counted[-1], headers)
         verdict = answer.of(status, headers, body, now_s=time.time(), delay_s=delay_s)
         if isinstance(verdict, Done):
-            fields = _fields(body)
+            fields = {} if status == httpx.codes.NO_CONTENT else _fields(body)
             if fields is not None:
                 self._ahead_s = _ahead_s(headers, time.time())
                 return _Reply(fields)

@@ -1,0 +1,188 @@
+"""`tajo connectors`: install, test, sync, look at and remove the connector.  Each command's work stands in a module of its own."""
+
+import asyncio
+import json
+import signal
+import sys
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
+
+import nats.errors
+import nats.js.errors
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from shared.backfill import Asked, Backfill
+from shared.config import Resource
+from tajo import installing
+from tajo import sync as syncing
+from tajo.installing import Json, Name
+
+app = typer.Typer(no_args_is_help=True, help="Install, test, sync and look at a connector.")
+app.command("install")(installing.install)
+app.command("test")(installing.look)
+app.command("list")(installing.show)
+app.command("remove")(installing.remove)
+out, err = Console(), Console(stderr=True)
+
+T = TypeVar("T")
+
+EX_UNAVAILABLE = 69
+EX_INTERRUPTED = 130
+
+UNBEGUN_S = 10.0  # after which we say that nobody begins
+
+NatsUrl = Annotated[str, typer.Option(envvar="TAJO_NATS_URL", help="NATS server.")]
+
+
+@app.command()
+def sync(
+    name: Name,  # noqa: ARG001 - there is one
+    *,
+    type_: Annotated[
+        str,
+        typer.Option("--type", help="incremental: what came since the last sync; full: all since --since."),
+    ] = "incremental",
+    resources: Annotated[
+        str,
+        typer.Option(
+            help="By comma: tasks, conversations, messages, open_tasks, workers, task_queues, statistics, channels."
+        ),
+    ] = ",".join(syncing.USUAL),
+    since: Annotated[str, typer.Option(help="A date, 2024-01-01; else 30 days ago.")] = "",
+    channels: Annotated[str, typer.Option(help="By comma: voice, sms, whatsapp, webchat, …; else all.")] = "",
+    nats_url: NatsUrl = "nats://127.0.0.1:4222",
+    as_json: Json = False,
+) -> None:
+    """Read the past into the log.  Ctrl-C stops it, and the same command goes on where it was.
+
+    The poller reads; this asks it to, and watches.  What is in the log already is not stored again.
+    """
+    try:
+        asked = syncing.asks(type_=type_, resources=resources, since=since, channels=channels)
+    except syncing.WrongWordError as error:
+        raise typer.BadParameter(str(error)) from error
+    ended = _watched(nats_url, asked)
+    if as_json:
+        print(json.dumps(syncing.told(ended), indent=2))  # noqa: T201 - the answer
+    else:
+        out.print(_ends(ended))
+        for one in ended:
+            if one.gone or one.why:
+                out.print(f"  {one.asked.resource}: {one.gone or one.why}", soft_wrap=True, highlight=False)
+    _leave(ended)
+
+
+@app.command()
+def verify(
+    name: Name,  # noqa: ARG001 - there is one
+    days: Annotated[int, typer.Option(min=1, max=30, help="How many, today the last; Twilio keeps 30.")] = 30,
+    nats_url: NatsUrl = "nats://127.0.0.1:4222",
+    as_json: Json = False,
+) -> None:
+    """Hold the log against Twilio: of each day's tasks, how many webhooks told of, and what was missed and fetched."""
+    ended = _watched(nats_url, [Asked(resource="tasks", since_ms=syncing.first_day_ms(days))])
+    found = ended[0].count.days
+    if as_json:
+        rows = [
+            {"day": day, "known": n.known, "byWebhook": n.told, "byPolling": n.found, "fetchedNow": n.fetched}
+            for day, n in sorted(found.items())
+        ]
+        print(json.dumps({"state": ended[0].state, "why": ended[0].why, "days": rows}, indent=2))  # noqa: T201
+    else:
+        table = Table("day (UTC)")
+        for title in ("tasks at Twilio", "told by webhook", "found by polling", "fetched now", "missing"):
+            table.add_column(title, justify="right")
+        for day, n in sorted(found.items()):
+            in_log = n.told + n.found + n.fetched
+            table.add_row(
+                day, f"{n.known:,}", f"{n.told:,}", f"{n.found:,}", f"{n.fetched:,}", f"{n.known - in_log:,}"
+            )
+        out.print(table)
+        known, fetched = sum(n.known for n in found.values()), sum(n.fetched for n in found.values())
+        if ended[0].state == "done":
+            out.print(
+                f"All {known:,} tasks that Twilio knows are in the log; {fetched:,} of them since just now."
+            )
+        elif ended[0].why:
+            out.print(f"[red]not finished:[/red] {escape(ended[0].why)}", soft_wrap=True)
+    _leave(ended)
+
+
+def _leave(ended: list[Backfill]) -> None:
+    if any(one.state != "done" for one in ended):
+        raise typer.Exit(1)
+
+
+def _watched(nats_url: str, asked: list[Asked]) -> list[Backfill]:
+    """Have it read, with a bar for each resource; on Ctrl-C stop it and leave."""
+    bars = Progress(
+        TextColumn("{task.description:<13}"), BarColumn(30), TextColumn("{task.percentage:>3.0f}%"),
+        TextColumn("{task.fields[said]}"), TimeRemainingColumn(), console=err, transient=True,
+        disable=not err.is_terminal,
+    )  # fmt: skip
+    seen: dict[Resource, TaskID] = {}
+    last: list[Backfill] = []
+    looks = 0
+
+    def look(looked: list[Backfill]) -> None:
+        nonlocal looks
+        looks += 1
+        last[:] = looked
+        for one in looked:
+            resource = one.asked.resource
+            if resource not in seen:
+                seen[resource] = bars.add_task(resource, total=1.0, said="")
+            bar = bars.tasks[seen[resource]]
+            read = one.count.read + one.under_way
+            rate = read / bar.elapsed if bar.elapsed else 0.0
+            said = f"{read:,} read, {one.count.missed:,} new, {rate:,.0f}/s {one.why or ''}"
+            bars.update(seen[resource], completed=syncing.share(one), said=escape(said))
+        if looks == round(UNBEGUN_S / syncing.LOOK_S) and all(one.state == "waiting" for one in looked):
+            err.print(
+                "The poller has not begun yet: does it run, and are its credentials right? `tajo connectors status twilio-flex` says.",
+                style="yellow", soft_wrap=True,
+            )  # fmt: skip
+
+    try:
+        with bars:
+            return _run(syncing.sync(nats_url, asked, look))
+    except asyncio.CancelledError as error:
+        err.print("Stopped.  The same command goes on from there.")
+        if last and sys.stdout.isatty():
+            out.print(_ends(last))
+        raise typer.Exit(EX_INTERRUPTED) from error
+    except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
+        err.print(
+            f"[red]no broker:[/red] {type(error).__name__}; is it running, is TAJO_NATS_URL right, and `tajo bootstrap` done?",
+            soft_wrap=True,
+        )
+        raise typer.Exit(EX_UNAVAILABLE) from error
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Until it is done, or SIGINT or SIGTERM cancel it."""
+
+    async def stoppable() -> T:
+        task = asyncio.ensure_future(work)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, task.cancel)
+        return await task
+
+    return asyncio.run(stoppable())
+
+
+def _ends(ended: list[Backfill]) -> Table:
+    table = Table("resource", "", title="What was read", title_justify="left")
+    for title in ("read", "new in the log", "unreadable"):
+        table.add_column(title, justify="right")
+    for one in ended:
+        count = one.count
+        table.add_row(
+            one.asked.resource, one.state, f"{count.read:,}", f"{count.missed:,}", f"{count.unreadable:,}"
+        )
+    return table

@@ -1,0 +1,148 @@
+"""`tajo connectors sync` and `verify`: ask the poller to read the past, and watch it."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, TypeVar, get_args
+
+import nats.js.errors
+from nats.aio.client import Client
+from nats.js.kv import KeyValue
+
+from shared import backfill
+from shared.backfill import RESOURCES, Asked, Backfill
+from shared.config import Channel, Resource
+from shared.event import epoch_ms, rfc3339
+from shared.topology import BACKFILLS
+from tajo.broker import connected
+
+LOOK_S = 0.25  # between looks how far it is
+TRIES_MAX = 20  # of a write that somebody else's came before
+USUAL: tuple[Resource, ...] = ("tasks", "conversations")  # what Brevo is told of
+
+T = TypeVar("T", bound=str)
+
+
+class WrongWordError(ValueError):
+    """A resource, channel, type or date that is none; says which there are."""
+
+
+def asks(
+    *, type_: str, resources: str | Sequence[str] = "", since: str = "", channels: str | Sequence[str] = ""
+) -> list[Asked]:
+    """What is to be read, from the words of whoever asks: `incremental` or `full`, names, a date or a moment.
+
+    Raises WrongWordError.
+    """
+    if type_ not in ("incremental", "full"):
+        raise WrongWordError(f"{type_} is no type: incremental or full")
+    try:
+        since_ms = epoch_ms(since) if since else None
+    except ValueError:
+        raise WrongWordError(f"{since} is no date: write 2024-01-01, or 2024-01-01T08:00:00Z") from None
+    every_channel = get_args(Channel)
+    wanted = _words(channels, every_channel, "channel")
+    names = _words(resources, RESOURCES, "resource") or USUAL
+    return [
+        Asked(
+            resource=name, incremental=type_ == "incremental", since_ms=since_ms,
+            channels=() if set(wanted) == set(every_channel) else tuple(sorted(wanted)),
+        )
+        for name in names
+    ]  # fmt: skip
+
+
+def _words(given: str | Sequence[str], known: tuple[T, ...], what: str) -> tuple[T, ...]:
+    words = [word.strip() for word in (given.split(",") if isinstance(given, str) else given) if word.strip()]
+    for word in words:
+        if word not in known:
+            raise WrongWordError(f"{word} is no {what}: there are {', '.join(known)}")
+    return tuple(one for one in known if one in words)
+
+
+async def sync(
+    url: str, asked: Sequence[Asked], on_look: Callable[[list[Backfill]], None] = lambda _: None
+) -> list[Backfill]:
+    """Have these read, and return how each ended.  Cancelled, it stops them; the same again goes on from there.
+
+    Raises nats' errors and OSError.
+    """
+    async with connected(url) as connection:
+        bucket = await connection.jetstream(timeout=2).key_value(BACKFILLS.name)
+        now_ms = round(time.time() * 1000)
+        for one in asked:
+            await _change(bucket, one.resource, partial(backfill.planned, one, now_ms=now_ms))
+        names = [one.resource for one in asked]
+        try:
+            async for looked in _looks(connection, bucket, names):
+                on_look(looked)
+                if all(one.ended for one in looked):
+                    break
+        except asyncio.CancelledError:
+            for name in names:
+                await _change(bucket, name, _stopped)
+            on_look(await backfill.read_all(bucket, names))
+            raise
+        return looked
+
+
+async def _looks(
+    connection: Client, bucket: KeyValue, names: Sequence[Resource]
+) -> AsyncIterator[list[Backfill]]:
+    while True:
+        try:
+            yield await backfill.read_all(bucket, names)
+        except nats.errors.TimeoutError:
+            if connection.is_closed:
+                raise
+        await asyncio.sleep(LOOK_S)
+
+
+def _stopped(last: Backfill | None) -> Backfill | None:
+    if last and not last.ended:
+        last.state = "stopped"
+        return last
+    return None
+
+
+async def _change(
+    bucket: KeyValue, name: Resource, change: Callable[[Backfill | None], Backfill | None]
+) -> None:
+    """Write what `change` makes of it, if anything, over exactly that."""
+    for _ in range(TRIES_MAX):
+        revision, last = await backfill.read(bucket, name)
+        wanted = change(last)
+        if wanted is None:
+            return
+        try:
+            await backfill.write(bucket, wanted, revision)
+        except nats.js.errors.KeyWrongLastSequenceError:
+            continue
+        return
+    raise TimeoutError(f"the poller wrote {name} {TRIES_MAX} times while we tried to")
+
+
+def share(one: Backfill) -> float:
+    """How much of it is done, from 0 to 1."""
+    length = one.until_ms - one.since_ms
+    return 1.0 if one.state == "done" else max(one.at_ms - one.since_ms, 0) / length if length else 0.0
+
+
+def told(looked: Iterable[Backfill]) -> list[Mapping[str, Any]]:
+    """Each as JSON says it."""
+    return [
+        {
+            "resource": one.asked.resource, "state": one.state, "since": rfc3339(one.since_ms),
+            "until": rfc3339(one.until_ms), "read": one.count.read, "new": one.count.missed,
+            "unreadable": one.count.unreadable, "gone": one.gone, "why": one.why,
+        }
+        for one in looked
+    ]  # fmt: skip
+
+
+def first_day_ms(days: int) -> int:
+    """When the first of so many days, today the last, began (UTC)."""
+    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+    return round(today.timestamp() * 1000) - (days - 1) * 24 * 3600 * 1000

@@ -1,0 +1,125 @@
+"""Flex's Conversations: that they began, that they were closed, and who took part.
+
+Twilio filters by the day a conversation was made and has no `updated since`, so a poll reads all that were made today,
+and is not made each time.  Participants cost a call for each conversation: a poll reads them where no webhook told of its
+beginning, a backfill wherever we did not store them ourselves.  They are stored before it, so that a crash in between
+reads them again.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+
+from poller import endpoints, items
+from poller.account import Account
+from poller.intake import Intake
+from poller.items import Item
+from poller.twilio import CONNECTIONS, Page, Twilio
+from shared.backfill import Count
+from shared.config import Channel, Resource, TwilioFlex
+from shared.event import rfc3339
+
+DAY_MS = 24 * 3600 * 1000
+
+
+class Conversations:
+    """Reads them, a day after another."""
+
+    name: Resource = "conversations"
+    window_ms = DAY_MS
+    kept_ms = 0
+    gone = ""
+    every = 10
+
+    def __init__(self, twilio: Twilio, account: Account, intake: Intake, config: TwilioFlex) -> None:
+        self._twilio = twilio
+        self._account = account
+        self._intake = intake
+        self._config = config
+
+    async def read(
+        self,
+        start_ms: int,
+        end_ms: int,
+        *,
+        backfill: bool = False,
+        channels: frozenset[Channel] = frozenset(),
+    ) -> AsyncIterator[Count]:
+        """Store those made on these days.
+
+        Which channel a conversation is on only its participants say: those of another are left out.
+        """
+        await self._intake.catch_up()
+        async for page in pages_of(self._twilio, self._account, start_ms, end_ms, backfill=backfill):
+            read, unreadable = items.read_conversations(
+                page.items, account_sid=self._account.account_sid, keep_bodies=self._config.message_bodies
+            )
+            asked = [item for item in read if self._unsure(item, backfill=backfill)]
+            others = await self._participants([item.event.subject for item in asked], backfill=backfill)
+            left_out = {sid for sid, said in others.items() if channels and not _on(channels, said)}
+            taking_part = [item for sid, said in others.items() if sid not in left_out for item in said]
+            count = await self._intake.store(taking_part)
+            count.add(
+                await self._intake.store(
+                    [item for item in read if item.event.subject not in left_out], unreadable
+                )
+            )
+            yield count
+
+    def _unsure(self, item: Item, *, backfill: bool) -> bool:
+        """Whether the log may lack who takes part: for what we stored ourselves it does not."""
+        known = (None, "webhook") if backfill else (None,)
+        return item.event.type == "conversation.added" and self._intake.origin(item) in known
+
+    async def _participants(self, sids: Sequence[str], *, backfill: bool) -> dict[str, list[Item]]:
+        """Who takes part, by conversation."""
+        found: dict[str, list[Item]] = {}
+
+        async def one(sid: str) -> None:
+            found[sid] = []
+            pages = self._twilio.pages(
+                endpoints.PARTICIPANTS,
+                backfill=backfill,
+                ChatServiceSid=self._account.chat_service_sid,
+                ConversationSid=sid,
+            )
+            async for page in pages:
+                found[sid] += items.read_participants(page.items, account_sid=self._account.account_sid)
+
+        await for_each(sids, one)
+        return found
+
+
+def pages_of(
+    twilio: Twilio, account: Account, start_ms: int, end_ms: int, *, backfill: bool
+) -> AsyncIterator[Page]:
+    """The conversations made on these days; no pages where the account has no chat service."""
+    return twilio.pages(
+        endpoints.CONVERSATIONS,
+        backfill=backfill,
+        ChatServiceSid=account.chat_service_sid,
+        StartDate=rfc3339(start_ms)[:10],
+        EndDate=rfc3339(max(start_ms, end_ms - 1))[:10],  # a window ends where the next day begins
+    )
+
+
+async def for_each(sids: Sequence[str], work: Callable[[str], Awaitable[None]]) -> None:
+    """Several at a time, one connection left to what happens now.  Raises the first error, the others are ended."""
+    waiting = iter(sids)
+
+    async def take() -> None:
+        for sid in waiting:  # shared: each takes the next
+            await work(sid)
+
+    tasks = [asyncio.create_task(take()) for _ in range(min(CONNECTIONS - 1, len(sids)))]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _on(channels: frozenset[Channel], participants: Sequence[Item]) -> bool:
+    """Whether any of them is on one of these; where none has an address it is a web chat."""
+    on = {item.channel for item in participants if item.channel} or {"webchat"}
+    return bool(on & channels)

@@ -1,0 +1,35 @@
+"""What every resource of Twilio's is to those who read it: polling and backfills."""
+
+from collections.abc import AsyncIterator
+from typing import Protocol
+
+from shared import config
+from shared.backfill import Count
+from shared.config import Channel
+
+
+class Resource(Protocol):
+    """Something Twilio keeps a list of."""
+
+    name: config.Resource  # its cursor's, and its backfill's
+    window_ms: int  # read at once, then its cursor moves; 0: it has no past and is read as it is now
+    kept_ms: int  # how long Twilio keeps it; 0: until somebody deletes it
+    gone: str  # what is said where older was asked for
+    every: int  # it is read each so-manieth poll
+
+    def read(
+        self,
+        start_ms: int,
+        end_ms: int,
+        *,
+        backfill: bool = False,
+        channels: frozenset[Channel] = frozenset(),
+    ) -> AsyncIterator[Count]:
+        """Store what happened then, page after page; without `channels` of all.  Raises TwilioError, NotPublishedError."""
+
+
+def window_end_ms(resource: Resource, at_ms: int, until_ms: int) -> int:
+    """Where the window that begins at `at_ms` ends: windows begin at whole multiples of their length."""
+    if not resource.window_ms:
+        return until_ms
+    return min((at_ms // resource.window_ms + 1) * resource.window_ms, until_ms)
