@@ -56,6 +56,9 @@ CALLS = {
     "events/create.phone_id.204": [MEG_AND_PHONE],
     "events/create.scalar_types.204": [MEG],
     "events/create.with_object.204": [MEG],
+    "import/json.202": [],
+    "import/no_list.400": [],
+    "processes/not_found.404": [],
     "lists/create.201": [],
     "lists/create.bad_folder.404": [],
     "lists/folder.create.201": [],
@@ -152,6 +155,38 @@ def test_fault_on_request_answers_as_recorded(name):
     answer = Fault("status", status=wanted["status"]).answer(BREVO_WORDS)
 
     assert answer.body == wanted["body"]
+
+
+@pytest.mark.parametrize(
+    ("name", "takes_s", "fails"),
+    [
+        ("processes/queued.200", 60.0, 0),
+        ("processes/import_completed.200", 0.0, 0),
+        ("processes/import_failed.200", 0.0, 1),
+    ],
+)
+def test_an_import_is_followed_as_recorded(name, takes_s, fails):
+    recorded = fixture(name)
+    brevo = account([])
+    brevo.imports.takes_s, brevo.imports.fails = takes_s, fails
+    brevo.imports.refused_emails = {
+        "meg@example.com": "invalid_emails",
+        "bob@example.com": "duplicate_phone_id",
+    }
+    process = ask(brevo, fixture("import/json.202")["request"]).body["processId"]
+    request = {**recorded["request"], "path": f"/v3/processes/{process}"}
+
+    answer = ask(brevo, request)
+
+    wanted = recorded["response"]["body"]
+    status = (
+        "in_process" if wanted["status"] == "queued" else wanted["status"]
+    )  # it begins when it is asked for
+    assert (answer.status, answer.body["status"], answer.body["name"]) == (200, status, wanted["name"])
+    files, given = (one.get("info", {}).get("import", {}) for one in (wanted, answer.body))
+    assert {file: url is None for file, url in files.items()} == {
+        file: url is None for file, url in given.items()
+    }
 
 
 def test_hourly_bucket_refuses_as_recorded():

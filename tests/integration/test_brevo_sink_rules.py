@@ -14,8 +14,9 @@ from sandbox.app import serving
 from sandbox.brevo import BrevoSandbox
 from sandbox.faults import Fault
 from sandbox.limits import Limits
+from shared import command, dead, trace
 from shared.command import ContactDelete, ContactUpsert, EventTrack
-from shared.topology import BREVO_SINK
+from shared.topology import BREVO_SINK, BREVO_SINK_PAST
 
 FAST = Limits(
     contacts_per_s=1000, contacts_per_h=None, events_per_s=1000, events_per_h=None, other_per_h=None
@@ -24,10 +25,10 @@ BATCH = "/v3/events/batch"
 
 
 def upsert(who: str, version: int = 1, **more) -> ContactUpsert:
+    usual = {"email": f"{who}@example.com", "attributes": {"FIRSTNAME": who}}
     return ContactUpsert(
-        id=f"{who}/{version}/m/0", ext_id=who, version=version, mapping="m", email=f"{who}@example.com",
-        attributes={"FIRSTNAME": who}, **more,
-    )  # fmt: skip
+        id=f"{who}/{version}/m/0", ext_id=who, version=version, mapping="m", **{**usual, **more}
+    )
 
 
 def track(who: str, number: int = 1, **more) -> EventTrack:
@@ -246,3 +247,85 @@ async def test_rejects_in_a_row_pause_and_each_pause_is_longer_until_something_w
     lines = [json.loads(line) for line in (await asyncio.to_thread(sink.end)).splitlines()]
     at = [datetime.fromisoformat(one["timestamp"]) for one in lines if one["event"] in ("paused", "resumed")]
     assert [(over - begun).total_seconds() >= least for begun, over, least in zip(at[::2], at[1::2], (4.9, 9.9), strict=True)] == [True, True]  # fmt: skip
+
+
+async def test_a_blocklisted_contact_keeps_its_email_and_gets_the_rest(nats_server, sink, brevo):
+    await nats_server.say(upsert("ana"), upsert("bob"))
+    await nats_server.all_acked(BREVO_SINK)
+    brevo.contact(ext_id="ana").blocklisted = True
+    looks = sum(request.method == "GET" for request in brevo.requests)
+
+    await nats_server.say(upsert("ana", 2), upsert("bob", 2))
+    await nats_server.all_acked(BREVO_SINK)
+    same = sum(request.method == "GET" for request in brevo.requests) - looks
+    await nats_server.say(
+        upsert("ana", 3, email="new@example.com", list_ids=(33,)), upsert("bob", 3, email="bo@example.com")
+    )
+    await nats_server.all_acked(BREVO_SINK)
+
+    assert same == 0  # nobody is looked at whose email is as it was
+    ana = brevo.contact(ext_id="ana")
+    assert (ana.email, ana.blocklisted, ana.list_ids) == ("ana@example.com", True, {33})
+    assert brevo.contact(ext_id="bob").email == "bo@example.com"
+
+
+async def test_a_conflict_is_parked_where_that_is_the_policy_and_said_again_once_it_is_solved(
+    nats_server, service, brevo
+):
+    sink = service(
+        "brevo-sink", TAJO_NATS_URL=nats_server.url, BREVO_API_KEY=brevo.api_key, TAJO_BREVO_URL=brevo.url,
+        TAJO_BREVO_CONFLICTS="park", TAJO_BREVO_RATE_FRACTION="1",
+    )  # fmt: skip
+    await asyncio.to_thread(sink.start, ready=True)
+    phone = {"SMS": "+12025550147"}
+    await nats_server.say(upsert("ana", attributes=phone))
+    await nats_server.all_acked(BREVO_SINK)
+    await nats_server.say(
+        track("bob"), upsert("bob", attributes=phone), upsert("eve", attributes={"SMS": "12"})
+    )
+    await nats_server.all_acked(BREVO_SINK)
+    letters = await nats_server.messages("DEAD")
+    without_bob = {contact.ext_id for contact in brevo.contacts.by_id.values()}
+    await nats_server.say(upsert("ana", 2, attributes={"SMS": "+12025550148"}))
+    await nats_server.all_acked(BREVO_SINK)
+    read = [
+        dead.from_message(sequence=n, written="", headers=one.headers, body=one.data)
+        for n, one in enumerate(letters)
+    ]
+    await nats_server.say(*(dead.again(letter) for letter in read))
+    await nats_server.all_acked(BREVO_SINK)
+
+    assert [letter.headers["Tajo-Dead-Why"] for letter in letters] == [
+        "SMS belongs to another contact", "its contact was refused: SMS belongs to another contact",
+    ]  # fmt: skip
+    assert without_bob == {"ana", "eve"}  # what is no phone at all is nobody else's
+    assert brevo.contact(ext_id="bob").attributes["SMS"] == "12025550147"
+    assert keys(brevo) == [track("bob").id]
+
+
+async def test_what_happens_now_goes_before_a_long_past_which_is_told_all_the_same(nats_server, service):
+    slow = BrevoSandbox(
+        limits=Limits(contacts_per_s=40, contacts_per_h=None, events_per_s=40, events_per_h=None)
+    )
+    async with serving(slow) as url:
+        sink = service(
+            "brevo-sink", TAJO_NATS_URL=nats_server.url, BREVO_API_KEY=slow.api_key,
+            TAJO_BREVO_URL=f"{url}/v3", TAJO_BREVO_RATE_FRACTION="1", TAJO_BREVO_PLAN="extended",
+        )  # fmt: skip
+        past = [one for n in range(400) for one in (upsert(f"p{n}"), track(f"p{n}"))]
+        await nats_server.say(*(command.to_message(one, trace.start(), past=True) for one in past))
+        await asyncio.to_thread(sink.start, ready=True)
+        await until(lambda: len(slow.contacts.by_id) > 40)
+        told = []
+        for number in range(3):
+            await nats_server.say(upsert(f"now{number}"), track(f"now{number}"))
+            await until(lambda number=number: f"now{number}/WT1" in keys(slow))
+            told.append(len(slow.contacts.by_id))
+        await nats_server.all_acked(BREVO_SINK_PAST)
+
+        assert told[-1] < 300
+        assert sorted(keys(slow)) == sorted(
+            [f"now{n}/WT1" for n in range(3)] + [f"p{n}/WT1" for n in range(400)]
+        )
+        assert len(slow.contacts.by_id) == 403
+        assert not await nats_server.messages("DEAD")

@@ -22,12 +22,14 @@ class AtTheDesk(RuleBasedStateMachine):
         self.upserts: dict[str, Item] = {}  # in flight, by contact
         self.events: list[list[Item]] = []  # in flight
         self.told = dict.fromkeys(CONTACTS, (0, 0))  # the version Brevo has
-        self.order: dict[str, list[int]] = {contact: [] for contact in CONTACTS}
+        self.order: dict[tuple[str, bool], list[int]] = {
+            (contact, past): [] for contact in CONTACTS for past in (True, False)
+        }
 
-    def item(self, command) -> Item:
+    def item(self, command, *, past: bool = False) -> Item:
         self.position += 1
         self.open.add(command.id)
-        return Item(command, self.position, None)
+        return Item(command, self.position, None, past=past)
 
     def end(self, items):
         for item in items:
@@ -38,19 +40,18 @@ class AtTheDesk(RuleBasedStateMachine):
     def busy(self) -> set[str]:
         return {*self.upserts, *(item.command.ext_id for batch in self.events for item in batch)}
 
-    @rule(contact=some.sampled_from(CONTACTS), number=some.integers(1, 3))
-    def hear_upsert(self, contact, number):
-        new = self.item(ContactUpsert(id=f"u{self.position}", ext_id=contact, version=number, mapping="m"))
+    @rule(contact=some.sampled_from(CONTACTS), number=some.integers(1, 3), past=some.booleans())
+    def hear_upsert(self, contact, number, past=False):
+        command = ContactUpsert(id=f"u{self.position}", ext_id=contact, version=number, mapping="m")
+        new = self.item(command, past=past)
         superseded = new if version(new) <= self.told[contact] else self.desk.add(new)
         if superseded:
             self.end([superseded])
 
-    @rule(contact=some.sampled_from(CONTACTS))
-    def hear_event(self, contact):
-        assert (
-            self.desk.add(self.item(EventTrack(id=f"e{self.position}", ext_id=contact, name="X", time="")))
-            is None
-        )
+    @rule(contact=some.sampled_from(CONTACTS), past=some.booleans())
+    def hear_event(self, contact, past):
+        command = EventTrack(id=f"e{self.position}", ext_id=contact, name="X", time="")
+        assert self.desk.add(self.item(command, past=past)) is None
 
     @rule()
     def take_upsert(self):
@@ -96,7 +97,7 @@ class AtTheDesk(RuleBasedStateMachine):
         if done:
             self.end(items)
             for item in items:
-                self.order[item.command.ext_id].append(item.position)
+                self.order[item.command.ext_id, item.past].append(item.position)
         else:
             self.end(self.desk.back(items, not_before=self.now + 1))
         self.desk.done(contacts)
@@ -180,6 +181,42 @@ def test_few_events_go_at_once_and_many_in_full_batches_or_after_two_seconds():
     assert desk.events_ready(2.0, 10)
     waiting_at(desk, "tajo-a", 6)
     assert desk.events_ready(0.1, 10)
+
+
+def test_what_happens_now_goes_before_the_past_and_its_contact_before_other_contacts():
+    desk = Desk({"tajo-b"}.__contains__)
+    for number, contact in enumerate(("tajo-x", "tajo-y", "tajo-z")):
+        command = ContactUpsert(id=contact, ext_id=contact, version=1, mapping="m")
+        desk.add(Item(command, number, None, past=True))
+    for number in range(3):
+        desk.add(
+            Item(
+                EventTrack(id=f"p{number}", ext_id="tajo-b", name="X", time=""), 10 + number, None, past=True
+            )
+        )
+    desk.add(Item(EventTrack(id="now", ext_id="tajo-b", name="X", time=""), 20, None))
+    desk.add(Item(EventTrack(id="z", ext_id="tajo-z", name="X", time=""), 21, None))
+
+    assert desk.take_upsert(0.0).ext_id == "tajo-z"  # of the past itself, and something of now waits for it
+    assert desk.take_upsert(0.0).ext_id == "tajo-x"
+    assert [item.command.id for item in desk.take_events(0.0, 3)] == ["now", "p0", "p1"]
+
+
+def test_what_happens_now_does_not_wait_for_the_past_to_fill_a_batch():
+    desk = Desk(lambda _: True)
+    for number in range(9):
+        desk.add(
+            Item(EventTrack(id=f"p{number}", ext_id=f"c{number}", name="X", time=""), number, None, past=True)
+        )
+    desk.take_events(0.0, 4)
+    desk.done([f"c{number}" for number in range(4)])
+    desk.block(*(f"c{number}" for number in range(4, 9)))
+    desk.take_events(0.0, 4)
+    assert not desk.events_ready(1.0, 5)
+
+    desk.add(Item(EventTrack(id="now", ext_id="tajo-n", name="X", time=""), 20, None))
+
+    assert desk.events_ready(1.0, 5)
 
 
 def upsert(number: int, position: int) -> Item:

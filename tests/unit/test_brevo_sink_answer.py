@@ -36,15 +36,21 @@ def answered(name: str) -> tuple[int, dict, bytes]:
     [
         ("contacts/create.201", Done()),
         ("contacts/upsert_existing.204", Done()),
-        ("contacts/upsert.duplicate_sms.400", Without(frozenset({"SMS"}), "belongs to another contact")),
+        (
+            "contacts/upsert.duplicate_sms.400",
+            Without(frozenset({"SMS"}), "belongs to another contact", taken=True),
+        ),
         (
             "contacts/upsert.duplicate_sms.invalid_parameter.400",
-            Without(frozenset({"SMS"}), "belongs to another contact"),
+            Without(frozenset({"SMS"}), "belongs to another contact", taken=True),
         ),
-        ("contacts/create.duplicate_email.400", Without(frozenset({"email"}), "belongs to another contact")),
+        (
+            "contacts/create.duplicate_email.400",
+            Without(frozenset({"email"}), "belongs to another contact", taken=True),
+        ),
         (
             "contacts/create.contact_already_exist.400",
-            Without(frozenset({"email"}), "belongs to another contact"),
+            Without(frozenset({"email"}), "belongs to another contact", taken=True),
         ),
         ("contacts/create.invalid_phone.400", Without(frozenset({"SMS"}), "no phone number to Brevo")),
         ("contacts/create.too_early.425", Retry),

@@ -67,3 +67,39 @@ def test_a_contact_that_was_renamed_is_known_by_its_new_name_however_often_it_wa
     ledger.relink("tajo-c", "tajo-a", 30, "back")
     assert {one: ledger.current(f"tajo-{one}", 5) for one in "abc"} == dict.fromkeys("abc", "tajo-a")
     ledger.close()
+
+
+def test_an_old_ledger_is_compacted_when_it_is_opened_and_says_the_same(tmp_path):
+    path, ids = tmp_path / "ledger.sqlite", [f"WT{number:032d}/task.completed" for number in range(100_000)]
+    ledger = Ledger(path)
+    call = "1234567-1234767-200-0123abcd"
+    ledger.write(ids, "sending", call)
+    ledger._sql.execute("UPDATE event SET state = 3")
+    ledger.write(["open"], "sending", call)
+    ledger._sql.execute("ALTER TABLE contact DROP COLUMN identifiers")
+    ledger._sql.execute("INSERT INTO contact VALUES ('tajo-x', 7, 3, 'm')")
+    ledger._sql.execute("PRAGMA user_version = 0")
+    ledger.close()
+    before = path.stat().st_size
+
+    again = Ledger(path)
+
+    assert again.states([*ids[:3], "open"]) == {**dict.fromkeys(ids[:3], "delivered"), "open": "sending"}
+    assert again._sql.execute("SELECT DISTINCT batch FROM event WHERE id != 'open'").fetchall() == [("",)]
+    assert again._sql.execute("SELECT batch FROM event WHERE id = 'open'").fetchall() == [(call,)]
+    assert (again.delivered("tajo-x"), again.identifiers("tajo-x")) == ((7, 3, "m"), "")
+    again.close()
+    assert path.stat().st_size < 0.75 * before
+
+
+def test_what_was_forgotten_gives_its_room_back_at_the_next_start(tmp_path):
+    path, ids = tmp_path / "ledger.sqlite", [f"WT{number:032d}/task.completed" for number in range(150_000)]
+    ledger = Ledger(path)
+    ledger.write(ids, "sending", "b")
+    ledger.forget(ids)
+    ledger.close()
+    before = path.stat().st_size
+
+    Ledger(path).close()
+
+    assert path.stat().st_size < 0.1 * before

@@ -99,6 +99,16 @@ def test_an_identifier_given_up_is_free_again(brevo):
     assert upsert(brevo, email="new@example.com").status == 201
 
 
+def test_another_email_takes_a_contact_off_the_blocklist(brevo):
+    upsert(brevo, ext_id="tajo-1", email="old@example.com", emailBlacklisted=True)
+    upsert(brevo, ext_id="tajo-1", email="old@example.com")
+    assert call(brevo, "GET", "/contacts/old@example.com").body["emailBlacklisted"]
+
+    upsert(brevo, ext_id="tajo-1", email="new@example.com")
+
+    assert not call(brevo, "GET", "/contacts/new@example.com").body["emailBlacklisted"]
+
+
 def test_lists_are_added_by_upserts_and_taken_away_by_updates(brevo):
     upsert(brevo, ext_id="tajo-1", listIds=[32])
     upsert(brevo, ext_id="tajo-1", listIds=[33])
@@ -261,3 +271,32 @@ def test_a_body_that_is_no_object_is_refused(brevo, body):
     for path in ("/contacts", "/events", "/events/batch"):
         answer = brevo.answer(Asked("POST", path, {}, body), {"api-key": brevo.api_key})
         assert answer.status == 400
+
+
+def test_an_import_writes_rows_one_process_after_the_other_and_false_overwrites_nothing(brevo):
+    now = [1_800_000_000.0]
+    brevo.clock = lambda: now[0]
+    brevo.imports.takes_s = 30
+    call(brevo, "POST", "/contacts/attributes/normal/VIP", {"type": "boolean"})
+    upsert(brevo, ext_id="tajo-1", email="a@example.com", attributes={"VIP": True, "FIRSTNAME": "Meg"})
+    rows = [
+        {
+            "email": "a@example.com",
+            "attributes": {"EXT_ID": "tajo-1", "VIP": False, "FIRSTNAME": "Mag", "NONE": 1},
+        },
+        {"email": "no mail", "attributes": {}},
+    ]
+
+    ids = [
+        call(brevo, "POST", "/contacts/import", {"jsonBody": rows, "listIds": [32]}).body["processId"]
+        for _ in range(2)
+    ]
+    now[0] += 30
+
+    assert [call(brevo, "GET", f"/processes/{id_}").body["status"] for id_ in ids] == [
+        "completed",
+        "in_process",
+    ]
+    assert brevo.contact(ext_id="tajo-1").attributes == {"VIP": True, "FIRSTNAME": "Mag"}
+    assert brevo.contact(ext_id="tajo-1").list_ids == {32}
+    assert brevo.imports.file(str(ids[0]), "invalid_emails").body == "EMAIL;EXT_ID\nno mail;\n"

@@ -6,12 +6,10 @@ Exit codes: 0 done, 1 there is nothing of the kind, 2 wrong usage, 69 the broker
 import asyncio
 import base64
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-import nats
 import nats.errors
 import nats.js.errors
 import typer
@@ -25,6 +23,7 @@ from shared import bus, dead
 from shared.bus import NotPublishedError
 from shared.dead import Letter
 from shared.topology import DEAD
+from tajo.broker import connected
 
 AT_ONCE = 500  # letters published, and then removed
 
@@ -220,12 +219,12 @@ async def _removed(connection: Client, letters: Sequence[Letter]) -> None:
 
 
 def _run(url: str, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
-    async def connected() -> T:
-        async with _connection(url) as connection:
+    async def at_work() -> T:
+        async with connected(url) as connection:
             return await work(connection)
 
     try:
-        return asyncio.run(connected())
+        return asyncio.run(at_work())
     except (NotPublishedError, nats.errors.Error, nats.js.errors.Error, OSError) as error:
         err.print(
             f"dead letters cannot be reached: {type(error).__name__}; is the broker running, TAJO_NATS_URL right, "
@@ -233,21 +232,6 @@ def _run(url: str, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
             soft_wrap=True,
         )
         raise typer.Exit(os.EX_UNAVAILABLE) from error
-
-
-@asynccontextmanager
-async def _connection(url: str) -> AsyncIterator[Client]:
-    connection = await nats.connect(
-        url, connect_timeout=5, max_reconnect_attempts=5, reconnect_time_wait=0.2, error_cb=_said_at_the_end
-    )
-    try:
-        yield connection
-    finally:
-        await connection.close()
-
-
-async def _said_at_the_end(_error: Exception) -> None:
-    """nats-py's own would print a traceback for each try."""
 
 
 def _text(body: bytes) -> str:

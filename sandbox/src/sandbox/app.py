@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import socket
 from collections.abc import AsyncIterator, Iterator, Mapping, MutableMapping
 from contextlib import asynccontextmanager, contextmanager
@@ -19,6 +20,8 @@ from sandbox.rest import TwilioSandbox
 
 BODY_BYTES_MAX = 10 * 1024**2  # the largest body Brevo documents, that of an import
 CONNECTION = "sandbox.connection"  # in the scope: the transport, so that a fault can cut it
+
+_FILE = re.compile(r"GET /imports/(\d+)/(\w+)\.csv")
 
 Scope = MutableMapping[str, Any]
 
@@ -70,6 +73,8 @@ class Sandbox:
         match f"{method} {path.removeprefix(ADMIN)}" if path.startswith(f"{ADMIN}/") else "":
             case "GET /state":
                 return Answer(200, self.brevo.state())
+            case file if match := _FILE.fullmatch(file):
+                return self.brevo.imports.file(match[1], match[2])
             case "GET /health":
                 return Answer(200, {"status": "ok"})
             case "DELETE /faults":

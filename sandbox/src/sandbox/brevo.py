@@ -25,6 +25,7 @@ from sandbox.contacts import Contacts
 from sandbox.events import Event, Events
 from sandbox.faults import BREVO_WORDS, Fault, take
 from sandbox.http import Answer, Asked, BadRequestError, refused
+from sandbox.imports import Imports
 from sandbox.limits import Limits, Meter, bucket_of
 
 BASE = "/v3"
@@ -60,6 +61,7 @@ class BrevoSandbox:
     def __post_init__(self) -> None:
         self.account = Account()
         self.contacts = Contacts(self.account.attributes, self.account.lists)
+        self.imports = Imports(self.account.lists, self.contacts.take_row)
         self.event_log = Events(self.contacts.resolve, self.contacts.write_attributes)
         self._meter = Meter(self.limits)
         self._calls = 0
@@ -94,7 +96,7 @@ class BrevoSandbox:
         elif not allowed:
             answer = Answer(429, {"message": "Too Many Requests"})
         else:
-            answer = self._routed(asked, datetime.fromtimestamp(now, UTC))
+            answer = self._routed(asked, datetime.fromtimestamp(now, UTC), headers.get("host", ""))
         return Answer(answer.status, answer.body, {**limit_headers, **answer.headers})
 
     def fault_answer(self, fault: Fault) -> Answer:
@@ -119,10 +121,12 @@ class BrevoSandbox:
             "faults": [asdict(fault) for fault in self.faults],
         }
 
-    def _routed(self, asked: Asked, now: datetime) -> Answer:
+    def _routed(self, asked: Asked, now: datetime, host: str) -> Answer:
         for pattern, name in _ROUTES:
             if match := pattern.fullmatch(asked.path):
                 try:
+                    if name == "/processes/{id}" and asked.method == "GET":
+                        return self.imports.read(match[1], f"http://{host}", now)
                     return self._call(f"{asked.method} {name}", match, asked, now)
                 except BadRequestError as error:
                     return error.answer
@@ -146,6 +150,8 @@ class BrevoSandbox:
                 return self.contacts.page(asked)
             case "POST /contacts":
                 return self.contacts.create(asked, now)
+            case "POST /contacts/import":
+                return self.imports.begin(asked, now)
             case "GET /contacts/{identifier}":
                 return self.contacts.read(match[1], asked)
             case "PUT /contacts/{identifier}":
@@ -173,7 +179,9 @@ _ROUTES = [
         ("/contacts/folders", "/contacts/folders"),
         ("/contacts/lists", "/contacts/lists"),
         (r"/contacts/lists/(\d+)", "/contacts/lists/{id}"),
+        ("/contacts/import", "/contacts/import"),
         ("/contacts/(.+)", "/contacts/{identifier}"),
+        ("/processes/([^/]+)", "/processes/{id}"),
         ("/events", "/events"),
         ("/events/batch", "/events/batch"),
     )

@@ -27,6 +27,7 @@ class Contact:
     ext_id: str = ""
     attributes: dict[str, Any] = field(default_factory=dict)
     list_ids: set[int] = field(default_factory=set)
+    blocklisted: bool = False  # emailBlacklisted
 
     def identifier(self, which: Identifier) -> str:
         """The contact's email, EXT_ID or SMS; an empty text where it has none."""
@@ -44,7 +45,7 @@ class Contact:
         return {
             **({"email": self.email} if self.email else {}),
             "id": self.id,
-            "emailBlacklisted": False,
+            "emailBlacklisted": self.blocklisted,
             "smsBlacklisted": False,
             "whatsappBlacklisted": False,
             "createdAt": stamp(self.created_at),

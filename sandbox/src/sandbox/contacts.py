@@ -67,6 +67,25 @@ class Contacts:
         contact.list_ids = (contact.list_ids | lists) - set(body.get("unlinkListIds", []))
         return Answer(204)
 
+    def take_row(self, row: Mapping[str, Any], list_ids: set[int], now: datetime) -> None:
+        """One row of an import: EXT_ID and then email say whose it is, and whom they bring together becomes one."""
+        attributes = dict(row.get("attributes") or {})
+        body = {"email": row.get("email"), "attributes": attributes}
+        identifiers = identifiers_of(body)
+        order: tuple[Identifier, ...] = ("EXT_ID", "email", "SMS")
+        owners = [
+            c for which in order if which in identifiers and (c := self._owner(which, identifiers[which]))
+        ]
+        if owners:
+            contact = self._merge(owners)
+        else:
+            self._last_id += 1
+            contact = self.by_id[self._last_id] = Contact(self._last_id, now, now)
+        # github.com/sendinblue/APIv3-python-library/issues/95
+        body["attributes"] = {name: value for name, value in attributes.items() if value is not False}
+        self._write(contact, identifiers, body, now)
+        contact.list_ids |= list_ids
+
     def read(self, identifier: str, asked: Asked) -> Answer:
         """GET /contacts/{identifier}: 200 or 404."""
         return Answer(200, self._find(identifier, asked).shown())
@@ -108,6 +127,10 @@ class Contacts:
         for which, value in identifiers.items():
             self._owners.pop((which, contact.identifier(which)), None)
             self._owners[which, value] = contact
+        if identifiers.get("email", contact.email) != contact.email:
+            contact.blocklisted = False  # https://developers.brevo.com/reference/updatecontact says so
+        if "emailBlacklisted" in body:
+            contact.blocklisted = bool(body["emailBlacklisted"])
         contact.email = identifiers.get("email", contact.email)
         contact.ext_id = identifiers.get("EXT_ID", contact.ext_id)
         if "SMS" in identifiers:

@@ -41,6 +41,7 @@ def consumer_config(consumer: Consumer) -> ConsumerConfig:
         ack_wait=consumer.ack_wait_s,
         max_ack_pending=consumer.max_ack_pending,
         max_deliver=-1,
+        filter_subject=consumer.filter_subject or None,
     )
 
 

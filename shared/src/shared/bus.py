@@ -193,8 +193,11 @@ def _where(error: Exception) -> str:
 
 async def listen(
     broker: NatsBroker, consumer: Consumer, handler: Callable[[list[Msg]], Awaitable[None]]
-) -> None:
-    """Wait until the consumer exists, however long that takes; then hear it, as `subscribe` says."""
+) -> Any:
+    """Wait until the consumer exists, however long that takes; then hear it, as `subscribe` says.
+
+    Returns the subscriber, to be stopped by who gives messages back: else they would come to the same process again.
+    """
     said = False
     while not await _exists(broker, consumer):
         if not said:
@@ -205,6 +208,7 @@ async def listen(
         broker, stream=consumer.stream, durable=consumer.durable, batch=consumer.batch, handler=handler
     )
     await subscriber.start()
+    return subscriber
 
 
 async def _exists(broker: NatsBroker, consumer: Consumer) -> bool:
@@ -216,6 +220,18 @@ async def _exists(broker: NatsBroker, consumer: Consumer) -> bool:
     except (nats.errors.Error, nats.js.errors.Error):
         return False
     return True
+
+
+async def waits(broker: NatsBroker, consumer: Consumer) -> bool:
+    """Whether its stream holds what the consumer was not handed yet; also where nobody can say."""
+    connection = client(broker)
+    if connection is None:
+        return True
+    try:
+        info = await connection.jetstream(timeout=1).consumer_info(consumer.stream, consumer.durable)
+    except (nats.errors.Error, nats.js.errors.Error):
+        return True
+    return bool(info.num_pending)
 
 
 class Publisher:

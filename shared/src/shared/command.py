@@ -78,10 +78,14 @@ def kind(command: Command) -> str:
     return str(command.__struct_config__.tag)
 
 
-def to_message(command: Command, traceparent: str) -> Message:
-    """The command as it stands in the stream BREVO, sharded by contact."""
+PAST = "brevo.past."
+"""Before the shard, of a command that may wait for those of what happens now: history, a rebuild, a replay."""
+
+
+def to_message(command: Command, traceparent: str, *, past: bool = False) -> Message:
+    """The command as it stands in the stream BREVO, sharded by contact; `past` lets those of what happens now go first."""
     return Message(
-        subject=f"brevo.{shard(command.ext_id)}.{kind(command)}",
+        subject=f"{PAST if past else 'brevo.'}{shard(command.ext_id)}.{kind(command)}",
         body=_encode(command),
         headers={MSG_ID: command.id, "content-type": "application/json", "traceparent": traceparent},
     )

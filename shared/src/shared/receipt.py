@@ -22,6 +22,9 @@ class Told(Struct, frozen=True, kw_only=True):
     position: int  # the upsert's sequence in BREVO
     mapping: str
     name: str = ""  # its ext_id at Brevo, where somebody else gave it
+    identifiers: str = (
+        ""  # tells whether email or phone are others now: 32 bits of a hash, too few to find them
+    )
 
 
 class Receipt(Struct, frozen=True, kw_only=True):

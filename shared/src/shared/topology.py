@@ -30,6 +30,7 @@ class Consumer:
     batch: int  # messages fetched at once
     ack_wait_s: float  # how soon another hears what a killed one had in hand
     max_ack_pending: int
+    filter_subject: str = ""  # of the stream's; empty for all
 
 
 @dataclass(frozen=True)
@@ -66,9 +67,14 @@ QUARANTINE = Stream(
 STREAMS = (TWILIO, BREVO, RECEIPTS, DEAD, QUARANTINE)
 
 MAPPER = Consumer("TWILIO", "mapper", batch=500, ack_wait_s=10, max_ack_pending=2000)
-BREVO_SINK = Consumer("BREVO", "brevo-sink", batch=500, ack_wait_s=12, max_ack_pending=4000)
+BREVO_SINK = Consumer(
+    "BREVO", "brevo-sink", batch=500, ack_wait_s=12, max_ack_pending=4000, filter_subject="brevo.*.*.*"
+)
+BREVO_SINK_PAST = Consumer(
+    "BREVO", "brevo-sink-past", batch=500, ack_wait_s=12, max_ack_pending=2000, filter_subject="brevo.past.>"
+)
 
-CONSUMERS = (MAPPER, BREVO_SINK)
+CONSUMERS = (MAPPER, BREVO_SINK, BREVO_SINK_PAST)
 
 LEASES = Bucket("leases", "who works: a key for each service of which one process works and others stand by")
 CURSORS = Bucket("cursors", "up to when the poller has read each resource: epoch milliseconds")

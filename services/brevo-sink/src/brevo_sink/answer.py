@@ -28,6 +28,7 @@ class Without(Struct, frozen=True):
 
     identifiers: frozenset[str]  # "email", "SMS"; of a new name "EXT_ID"
     why: str
+    taken: bool = False  # by another contact, which is for a policy to decide
 
 
 class Partly(Struct, frozen=True):
@@ -63,6 +64,12 @@ def exists(status: int, body: bytes) -> bool:
     """Whether a POST /contacts without updateEnabled was refused because there is such a contact."""
     error = _object(body)
     return status == 400 and bool(_taken(error) or re.search("already exist", _message(error), re.IGNORECASE))
+
+
+def would_subscribe(body: bytes, email: str) -> bool:
+    """Whether to give the contact of this GET another email would subscribe a person who is blocklisted."""
+    contact = _object(body)
+    return bool(contact.get("emailBlacklisted")) and str(contact.get("email", "")).lower() != email.lower()
 
 
 def of_relink(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
@@ -189,7 +196,7 @@ def _refused_contact(error: Mapping[str, Any]) -> Outcome:
     if "EXT_ID" in found:
         return Reject("its ext_id belongs to another contact")
     if found:
-        return Without(found, "belongs to another contact")
+        return Without(found, "belongs to another contact", taken=True)
     if re.search("invalid phone number", message, re.IGNORECASE):
         return Without(frozenset({"SMS"}), "no phone number to Brevo")
     if re.search(

@@ -14,8 +14,11 @@ from msgspec import Struct
 
 from brevo_sink.budget import BucketName, Budget, bucket_of
 from brevo_sink.metrics import Metrics
+from shared.settings import SettingsError, secure_url
 
 CONNECT_S = 5.0
+TIMEOUT_S = 20.0
+FILE_BYTES_MAX = 16 * 1024**2  # of what an import refused: its rows and as much again
 SERVER_ERROR = 500
 CONNECTIONS = 8  # calls at once; at 60 a second and 100 ms each, six are open
 NAP_S = 1.0  # the longest sleep before the budget is asked again: it may have learned
@@ -63,7 +66,7 @@ class Brevo:
         api_key: str,
         budget: Budget,
         metrics: Metrics,
-        timeout_s: float,
+        timeout_s: float = TIMEOUT_S,
         log_calls: bool,
         may: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -140,6 +143,24 @@ class Brevo:
                 request_id=answer.headers.get("sib-request-id", ""),
             )
         return Reply(answer.status_code, answer.headers, answer.content)
+
+    async def file(self, url: str) -> bytes | None:
+        """A file Brevo made for us; None where it cannot be had.  It stands elsewhere, so our key does not go along."""
+        try:
+            secure_url("the file", url, allow_http=False)
+            async with (
+                httpx.AsyncClient(timeout=CONNECT_S, trust_env=False) as client,
+                client.stream("GET", url) as answer,
+            ):
+                chunks = bytearray()
+                async for chunk in answer.aiter_bytes():
+                    chunks += chunk
+                    if len(chunks) > FILE_BYTES_MAX:
+                        return None
+                return bytes(chunks) if answer.status_code == httpx.codes.OK else None
+        except (SettingsError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            log.warning("file_not_read", error=type(error).__name__)
+            return None
 
     def _unknown(self, kind: str) -> None:
         if kind:

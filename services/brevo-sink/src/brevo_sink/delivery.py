@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import suppress
 
 import nats.errors
@@ -12,12 +12,13 @@ from nats.aio.msg import Msg
 from brevo_sink import papers, request
 from brevo_sink.alone import Alone
 from brevo_sink.brevo import CONNECTIONS, Brevo
-from brevo_sink.contacts import Contacts
+from brevo_sink.contacts import Conflicts, Contacts
 from brevo_sink.desk import Desk, Item, version
 from brevo_sink.doubt import Doubts
 from brevo_sink.ends import RETRY_MAX_S, Ends
 from brevo_sink.events import Events
 from brevo_sink.gate import Gate
+from brevo_sink.imports import Imports
 from brevo_sink.ledger import Ledger
 from brevo_sink.metrics import Metrics
 from shared.bus import Publisher
@@ -28,6 +29,7 @@ from shared.topology import BREVO_SINK
 ALIVE_S = BREVO_SINK.ack_wait_s / 4  # how often JetStream hears that we still have what we have
 CONTACT_S = 60.0  # an event waits for its contact's upsert, which was said before it: ack_wait and room
 TRIES_MAX = 8  # of what makes our own code raise
+IMPORT_LOOK_S = 1.0  # between looks whether enough contacts wait for an import
 EVENT_CALLS = 2  # batches at once
 
 log = structlog.get_logger()
@@ -45,9 +47,13 @@ class Delivery:
         gate: Gate,
         metrics: Metrics,
         look_s: float,
+        conflicts: Conflicts = "drop_identifier",
+        import_from: int = 0,
+        unheard: Callable[[], Awaitable[bool]],
         may: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`may` says whether we may act just now: a lease's `held`."""
+        """`may` says whether we may act just now: a lease's `held`; `unheard`, whether commands of the past wait in BREVO."""
+        self._unheard = unheard
         self._may = may
         self._brevo = brevo
         self._ledger = ledger
@@ -63,7 +69,18 @@ class Delivery:
         )
         self._doubts = Doubts(brevo, gate, look_s=look_s)
         self._alone = Alone(brevo=brevo, ledger=ledger, desk=self._desk, ends=self._ends, gate=gate)
-        self._contacts = Contacts(brevo=brevo, ledger=ledger, desk=self._desk, ends=self._ends)
+        self._imports = Imports(
+            brevo=brevo,
+            ledger=ledger,
+            desk=self._desk,
+            ends=self._ends,
+            gate=gate,
+            least=import_from,
+            look_s=look_s,
+        )
+        self._contacts = Contacts(
+            brevo=brevo, ledger=ledger, desk=self._desk, ends=self._ends, conflicts=conflicts
+        )
         self._events = Events(
             brevo=brevo,
             ledger=ledger,
@@ -184,6 +201,14 @@ class Delivery:
             else:
                 self._start(self._guarded(self._contacts.tell(item), [item]), self._open_upserts)
 
+    async def pump_imports(self) -> None:
+        """Carry many contacts of the past to Brevo at once, one import after the other.  Runs until cancelled."""
+        while True:
+            await asyncio.sleep(IMPORT_LOOK_S)
+            await self._gate.passed()
+            if items := self._imports.take(time.monotonic()):
+                await self._guarded(self._imports.run(items), items)
+
     async def pump_events(self) -> None:
         """Carry events to Brevo: what there is at once, in full batches when there is much.  Runs until cancelled."""
         while True:
@@ -220,6 +245,8 @@ class Delivery:
         while True:
             await asyncio.sleep(CONTACT_S / 4)
             await self._gate.passed()
+            if await self._unheard():  # the contact may be among them
+                continue
             items = self._desk.stranded(time.monotonic() - CONTACT_S)
             await self._ends.reject(
                 items, ["Brevo has no such contact: it was refused, or never told"] * len(items)

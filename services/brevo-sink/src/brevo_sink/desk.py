@@ -5,7 +5,7 @@ they were heard.  Nothing is done twice at once for one contact, and one that wa
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -25,6 +25,8 @@ class Item(Struct, eq=False):
     tries: int = 0
     without: frozenset[str] = frozenset()  # identifiers Brevo refused
     foreign_name: str = ""  # of an upsert: how somebody else called the contact
+    past: bool = False  # what happens now goes first
+    singly: bool = False  # of an upsert: not by import any more
     heard: float = 0.0  # by the monotonic clock
     now_called: str = ""  # the contact it is about, where that is another than when it was made
 
@@ -41,6 +43,17 @@ class _Contact(Struct, eq=False):
     events: deque[Item] = deque()
     busy: bool = False
     not_before: float = 0.0
+
+    @property
+    def now(self) -> bool:
+        """Whether something of what happens now waits for it."""
+        first = self.events[0] if self.events else None
+        return any(item is not None and not item.past for item in (self.upsert, first))
+
+    def sort(self) -> None:
+        """Events of what happens now before those of the past, each in their order."""
+        if len({item.past for item in self.events}) > 1:
+            self.events = deque(sorted(self.events, key=lambda item: item.past))
 
 
 class Desk:
@@ -64,6 +77,7 @@ class Desk:
             if not contact.events:
                 self._events.append(item.ext_id)
             contact.events.append(item)
+            contact.sort()
             return None
         if contact.telling is not None and newer_than(contact.telling, item):
             return item  # a killed sink's, heard again: an older one never goes after a newer
@@ -79,6 +93,7 @@ class Desk:
                 if not contact.events:
                     self._events.append(item.ext_id)
                 contact.events.appendleft(item)
+                contact.sort()
             else:
                 contact.telling = None
                 if (old := self._lay(contact, item)) is not None:
@@ -89,37 +104,71 @@ class Desk:
         """The newer of two upserts stays; returns the other."""
         if contact.upsert is None:
             self._upserts.append(item.ext_id)
-        elif newer_than(contact.upsert, item):
+            contact.upsert = item
+            return None
+        item.past = contact.upsert.past = item.past and contact.upsert.past
+        if newer_than(contact.upsert, item):
             return item
         older, contact.upsert = contact.upsert, item
         return older
 
     def take_upsert(self, now: float) -> Item | None:
-        """The upsert that has waited longest and may go now; its contact is busy until `done`."""
-        for _ in range(len(self._upserts)):
-            ext_id = self._upserts.popleft()
+        """The upsert that may go now: first those something of now waits for, then the longest waiting.
+
+        Its contact is busy until `done`.
+        """
+        may = [ext_id for ext_id in self._upserts if self._may(ext_id, self._contacts[ext_id], now)]
+        if not may:
+            return None
+        ext_id = next((ext_id for ext_id in may if self._contacts[ext_id].now), may[0])
+        self._upserts.remove(ext_id)
+        contact = self._contacts[ext_id]
+        contact.telling, contact.upsert, contact.busy = contact.upsert, None, True
+        return contact.telling
+
+    def take_past(
+        self,
+        now: float,
+        least: int,
+        fits: Callable[[Item], bool],
+        fitting: Callable[[Sequence[Item]], int],
+    ) -> list[Item]:
+        """At least so many upserts of the past with the same lists, that nothing of now waits for; else none.
+
+        `fits` says of one whether it may go so, `fitting` how many from the first on.  Their contacts are busy until `done`.
+        """
+        found: dict[tuple[int, ...], list[Item]] = {}
+        if len(self._upserts) < least:
+            return []
+        for ext_id in self._upserts:
             contact = self._contacts[ext_id]
-            if not self._may(ext_id, contact, now):
-                self._upserts.append(ext_id)
+            item = contact.upsert
+            if item is None or item.singly or contact.now or not self._may(ext_id, contact, now):
                 continue
-            contact.telling, contact.upsert, contact.busy = contact.upsert, None, True
-            return contact.telling
-        return None
+            if isinstance(item.command, ContactUpsert) and fits(item):
+                found.setdefault(item.command.list_ids, []).append(item)
+        most = max(found.values(), key=len, default=[])
+        taken = most[: fitting(most)] if len(most) >= least else []
+        for item in taken:
+            contact = self._contacts[item.ext_id]
+            contact.telling, contact.upsert, contact.busy = item, None, True
+        ids = {item.ext_id for item in taken}
+        self._upserts = deque(ext_id for ext_id in self._upserts if ext_id not in ids)
+        return taken
 
     def take_events(self, now: float, most: int) -> list[Item]:
-        """Events that may go now, at most so many; their contacts are busy until `done`."""
+        """Events that may go now, at most so many, those of now first; their contacts are busy until `done`."""
         taken: list[Item] = []
-        for _ in range(len(self._events)):
+        may = [ext_id for ext_id in self._events if self._may_track(ext_id, now)]
+        may.sort(key=lambda ext_id: not self._contacts[ext_id].now)
+        for ext_id in may:
             if len(taken) == most:
                 break
-            ext_id = self._events.popleft()
             contact = self._contacts[ext_id]
-            if not contact.known or contact.upsert is not None or not self._may(ext_id, contact, now):
-                self._events.append(ext_id)
-                continue
             while contact.events and len(taken) < most:
                 taken.append(contact.events.popleft())
             contact.busy = True
+            self._events.remove(ext_id)
             if contact.events:
                 self._events.append(ext_id)
         if 0 < len(taken) < most:
@@ -135,13 +184,17 @@ class Desk:
 
         While so many wait that they would fill one, what may go waits for more, LINGER_S at most: then calls are short.
         """
-        ready = waiting = 0
+        ready, waiting = [0, 0], [0, 0]  # of now, of the past
         for ext_id in self._events:
             contact = self._contacts[ext_id]
-            waiting += len(contact.events)
-            if contact.known and contact.upsert is None and self._may(ext_id, contact, now):
-                ready += len(contact.events)
-        return ready >= full or (ready > 0 and (waiting < full or now >= self._partial_at + LINGER_S))
+            past = not contact.now
+            waiting[past] += len(contact.events)
+            if self._may_track(ext_id, now):
+                ready[past] += len(contact.events)
+        behind = waiting[0] if ready[0] else sum(waiting)
+        return sum(ready) >= full or (
+            sum(ready) > 0 and (behind < full or now >= self._partial_at + LINGER_S)
+        )
 
     def done(self, ext_ids: Iterable[str], *, known: bool | None = None) -> None:
         """These contacts are free again; `known` says what we learned of whether Brevo has them."""
@@ -202,7 +255,7 @@ class Desk:
                 self._events.append(ext_id)
             for item in moved:
                 item.now_called = ext_id
-            new.events = deque(sorted([*moved, *new.events], key=lambda item: item.position))
+            new.events = deque(sorted([*moved, *new.events], key=lambda item: (item.past, item.position)))
         ended = old.upsert if old.upsert is not None and old.upsert.position < before else None
         if ended is not None:
             old.upsert = None
@@ -227,6 +280,10 @@ class Desk:
             self._upserts.remove(ext_id)
         self.done([ext_id])
         return items
+
+    def _may_track(self, ext_id: str, now: float) -> bool:
+        contact = self._contacts[ext_id]
+        return contact.known and contact.upsert is None and self._may(ext_id, contact, now)
 
     def _may(self, ext_id: str, contact: _Contact, now: float) -> bool:
         return not contact.busy and contact.not_before <= now and ext_id not in self._blocked

@@ -1,16 +1,17 @@
 """Events in doubt: sent, and nobody knows whether they arrived.  Brevo is asked, with patience, before they go again."""
 
 import asyncio
+import itertools
 import time
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any
 
 import msgspec
 import structlog
 from msgspec import Struct
 
-from brevo_sink.brevo import Brevo, Reply
+from brevo_sink.brevo import Brevo, Reply, Result
 from brevo_sink.desk import Item
 from brevo_sink.gate import Gate
 from brevo_sink.request import IDEMPOTENCY_KEY
@@ -20,7 +21,7 @@ LOOKS = (
     3  # for an event before it is held to be absent: batches are queued at Brevo, with no promise how long
 )
 PAGE_MAX = 10_000  # events in one answer: https://developers.brevo.com/reference/get-events
-PAGES_MAX = 10  # in one look: 100 calls an hour are all there are
+PAGES_MAX = 10  # of one window; else it is halved, down to a day: 100 calls an hour are all there are
 DAY = timedelta(days=1)
 
 log = structlog.get_logger()
@@ -73,34 +74,71 @@ class Doubts:
     async def _keys(self, commands: Iterable[Any]) -> tuple[set[str], bool]:
         """The idempotency keys Brevo has in the window of these events, and whether the answer was whole."""
         events = [command for command in commands if isinstance(command, EventTrack)]
-        days = sorted(datetime.fromisoformat(event.time).date() for event in events)
+        return await self._within(events, *_days(events)) if events else (set(), True)
+
+    async def _within(self, events: list[EventTrack], first: date, last: date) -> tuple[set[str], bool]:
+        """Those of some days; halves of them, where Brevo has so many events that the pages would never end."""
         params = [
             *(("event_name", name) for name in sorted({event.name for event in events})),
-            ("startDate", (days[0] - DAY).isoformat()),
-            ("endDate", (days[-1] + DAY).isoformat()),
+            ("startDate", (first - DAY).isoformat()),
+            ("endDate", (last + DAY).isoformat()),
             ("limit", str(PAGE_MAX)),
         ]
         keys: set[str] = set()
-        for page in range(PAGES_MAX):
+        for page in itertools.count():
             await self._brevo.turn("other")
             result = await self._brevo.call(
                 "GET", "/events", params=[*params, ("offset", str(page * PAGE_MAX))]
             )
-            if not isinstance(result, Reply) or result.status != 200:
+            answered = _page(result)
+            if answered is None:
                 return keys, False
-            listed = _events(result.body)
-            keys.update(_key(event) for event in listed)
-            if len(listed) < PAGE_MAX:
+            if answered.count > PAGES_MAX * PAGE_MAX and first < last:
+                return await self._halves(events, first, last)
+            keys.update(_key(event) for event in answered.events)
+            if len(answered.events) < PAGE_MAX:
                 return keys, True
-        return keys, False
+        raise AssertionError  # the pages end, or the answers do
+
+    async def _halves(self, events: list[EventTrack], first: date, last: date) -> tuple[set[str], bool]:
+        middle = first + (last - first) // 2
+        keys, whole = set[str](), True
+        for half in (
+            [event for event in events if _day(event) <= middle],
+            [event for event in events if _day(event) > middle],
+        ):
+            if half:
+                found, complete = await self._within(half, *_days(half))
+                keys |= found
+                whole = whole and complete
+        return keys, whole
 
 
-def _events(body: bytes) -> list[Mapping[str, Any]]:
+def _day(event: EventTrack) -> date:
+    return datetime.fromisoformat(event.time).date()
+
+
+def _days(events: Iterable[EventTrack]) -> tuple[date, date]:
+    """The first and the last day of these events."""
+    days = sorted(map(_day, events))
+    return days[0], days[-1]
+
+
+class _Page(Struct):
+    """https://developers.brevo.com/reference/get-events"""
+
+    events: list[dict[str, Any]]
+    count: int = 0  # of all that match
+
+
+def _page(result: Result) -> _Page | None:
+    """What was answered; None where that is no page, which says nothing of what arrived."""
+    if not isinstance(result, Reply) or result.status != 200:
+        return None
     try:
-        events = msgspec.json.decode(body, type=dict[str, Any]).get("events")
+        return msgspec.json.decode(result.body, type=_Page)
     except msgspec.MsgspecError:
-        return []
-    return [event for event in events if isinstance(event, dict)] if isinstance(events, list) else []
+        return None
 
 
 def _key(event: Mapping[str, Any]) -> str:

@@ -100,6 +100,14 @@ class Ends:
         self._metrics.commands.labels(commands.kind(items[0].command), outcome).inc(len(items))
         await self.ack(items)
 
+    async def end_each(self, items: Sequence[Item], outcome: ReceiptOutcome) -> None:
+        """As `end`, with a receipt for each item."""
+        await self.say([papers.said(outcome, [item]) for item in items])
+        self._gate.ended(len(items), rejected=outcome == "rejected")
+        for item in items:
+            self._metrics.commands.labels(commands.kind(item.command), outcome).inc()
+        await self.ack(items)
+
     async def ack(self, items: Sequence[Item]) -> None:
         """Let go of items whose end is on disk and said."""
         for item in items:

@@ -19,6 +19,10 @@ _STATE: dict[int, State] = {number: state for state, number in _NUMBER.items()}
 _WRITE = """INSERT INTO event VALUES (?, ?, ?)
     ON CONFLICT (id) DO UPDATE SET state = excluded.state, batch = excluded.batch"""
 
+COMPACT = 1  # user_version of a file whose ended events name no call
+FREE_MAX = 0.25  # of the pages, before they are given back
+FREE_FROM = 2000  # pages, 8 MB; below it is not worth the time
+
 IN_MAX = 5000  # values in one IN (...); SQLite takes 32,766
 
 
@@ -37,6 +41,8 @@ class Ledger:
         self._db.table("contact").create(
             {"ext_id": str, "version": int, "position": int, "mapping": str}, pk="ext_id", if_not_exists=True
         )
+        if "identifiers" not in self._db.table("contact").columns_dict:  # a file from before it was kept
+            self._db.table("contact").add_column("identifiers", str, not_null_default="")
         for table in ("alias", "foreign_name"):
             self._db.table(table).create({"ext_id": str, "name": str}, pk="ext_id", if_not_exists=True)
         if "position" not in self._db.table("alias").columns_dict:
@@ -47,8 +53,25 @@ class Ledger:
         row = self._sql.execute("SELECT max(sequence) FROM includes").fetchone()
         if row[0] is None:
             self._sql.execute("INSERT INTO includes VALUES (0)")
+        self._compact()
         self.sequence: int = row[0] or 0
         """Of RECEIPTS all up to here is included; on disk with the next transaction."""
+
+    def _compact(self) -> None:
+        """Give back what nothing needs.  Which call an event went in is asked only until it has ended.
+
+        A crash in between leaves a file that is as good, and compacted at the next start.
+        """
+        version, pages, free = (
+            int(self._sql.execute(f"PRAGMA {name}").fetchone()[0])
+            for name in ("user_version", "page_count", "freelist_count")
+        )
+        if version < COMPACT:
+            ended = "UPDATE event SET batch = '' WHERE state > ? AND batch != ''"
+            self._sql.execute(ended, (_NUMBER["in_doubt"],))
+        if (version < COMPACT or free > FREE_MAX * pages) and pages > FREE_FROM:
+            self._sql.execute("VACUUM")
+        self._sql.execute(f"PRAGMA user_version = {COMPACT}")
 
     def close(self) -> None:
         """Close the file."""
@@ -96,7 +119,7 @@ class Ledger:
     def write(self, ids: Iterable[str], state: State, batch: str = "") -> None:
         """These events are in this state."""
         with self._transaction():
-            self._sql.executemany(_WRITE, [(id_, _NUMBER[state], batch) for id_ in ids])
+            self._sql.executemany(_WRITE, _rows(ids, state, batch))
 
     def forget(self, ids: Iterable[str]) -> None:
         """Nothing took effect: these events are as if never sent."""
@@ -114,10 +137,21 @@ class Ledger:
         ).fetchone()
         return tuple(row) if row else None
 
+    def identifiers(self, ext_id: str) -> str:
+        """The fingerprint of the email and phone Brevo was last told of; an empty text where none is known."""
+        row = self._sql.execute("SELECT identifiers FROM contact WHERE ext_id = ?", (ext_id,)).fetchone()
+        return str(row[0]) if row else ""
+
     def deliver(self, told: Told) -> None:
         """Brevo has this version of the contact."""
         with self._transaction():
             self._change(told)
+
+    def deliver_all(self, several: Iterable[Told]) -> None:
+        """Brevo has these versions."""
+        with self._transaction():
+            for told in several:
+                self._change(told)
 
     def current(self, ext_id: str, position: int) -> str:
         """What a contact is called now that was called so at this position of BREVO: a name may come back."""
@@ -153,7 +187,7 @@ class Ledger:
     def _change(self, change: Change | None) -> None:
         match change:
             case Wrote(ids, state, batch):
-                rows = [(id_, _NUMBER[state], batch) for id_ in ids]
+                rows = _rows(ids, state, batch)
                 self._sql.executemany(f"{_WRITE} WHERE state != {_NUMBER['delivered']}", rows)
             case Unsent(ids, batch):
                 self._sql.executemany(
@@ -161,8 +195,8 @@ class Ledger:
                     [(id_, batch) for id_ in ids],
                 )
             case Told():
-                row = (change.ext_id, change.version, change.position, change.mapping)
-                self._sql.execute("INSERT OR REPLACE INTO contact VALUES (?, ?, ?, ?)", row)
+                row = (change.ext_id, change.version, change.position, change.mapping, change.identifiers)
+                self._sql.execute("INSERT OR REPLACE INTO contact VALUES (?, ?, ?, ?, ?)", row)
                 if change.name:
                     self.keep_name(change.ext_id, change.name)
             case Relinked(was, ext_id, position, id_):
@@ -172,7 +206,7 @@ class Ledger:
                 if (name := self.foreign_name(was)) and not self.foreign_name(ext_id):
                     self.keep_name(ext_id, name)
                 if self._sql.execute("DELETE FROM contact WHERE ext_id = ? RETURNING 1", (was,)).fetchall():
-                    self._sql.execute("INSERT OR IGNORE INTO contact VALUES (?, 0, 0, '')", (ext_id,))
+                    self._sql.execute("INSERT OR IGNORE INTO contact VALUES (?, 0, 0, '', '')", (ext_id,))
                 self._sql.execute(_WRITE, (id_, _NUMBER["delivered"], ""))
             case Erased(ext_id, position, id_):
                 for table in ("contact", "foreign_name"):
@@ -192,3 +226,8 @@ class Ledger:
             self.sequence = before
             raise
         self._sql.execute("COMMIT")
+
+
+def _rows(ids: Iterable[str], state: State, batch: str) -> list[tuple[str, int, str]]:
+    call = batch if state in ("sending", "in_doubt") else ""
+    return [(id_, _NUMBER[state], call) for id_ in ids]

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from typing import Any
 
 from faststream.asgi import AsgiFastStream
 from prometheus_client import CollectorRegistry
@@ -24,7 +25,7 @@ from shared.heartbeat import BrevoSinkCounts
 from shared.lease import Lease
 from shared.settings import SettingsError, secure_url
 from shared.settings import load as load_settings
-from shared.topology import BREVO_SINK
+from shared.topology import BREVO_SINK, BREVO_SINK_PAST
 
 
 def create_app(settings: Settings, config: Config) -> AsgiFastStream:
@@ -53,10 +54,14 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         gate=gate,
         metrics=metrics,
         look_s=settings.look_s,
+        conflicts=settings.conflicts,
+        import_from=settings.import_from,
+        unheard=lambda: bus.waits(broker, BREVO_SINK_PAST),
         may=lease.held,
     )
     recall = Recall(broker, ledger)
     looked_at = False
+    hearing: list[Any] = []
 
     async def works() -> bool:
         """Whether Brevo would take commands: the preflight while it has not passed, else the account."""
@@ -78,7 +83,14 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         delivery.expect(await coming_again(broker))
         await works()
         await gate.passed()
-        await bus.listen(broker, BREVO_SINK, delivery.on_batch)
+        for consumer in (BREVO_SINK, BREVO_SINK_PAST):  # each is stopped, should the next not come about
+            hearing.append(await bus.listen(broker, consumer, delivery.on_batch))  # noqa: PERF401
+
+    async def leave() -> None:
+        gate.release()
+        for subscriber in hearing:
+            await subscriber.stop()
+        await delivery.finish()
 
     async def mend() -> None:
         await gate.mend(works)
@@ -111,11 +123,12 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         ready=ready,
         registry=registry,
         note=delivery.note,
-        at_end=[delivery.finish],
+        at_end=[leave],
         work=[
             hear,
             mend,
             delivery.pump_upserts,
+            delivery.pump_imports,
             delivery.pump_events,
             delivery.pump_alone,
             delivery.watch_doubts,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import msgspec
 from nats.aio.msg import Msg
 
+from brevo_sink import request
 from brevo_sink.desk import Item, version
 from shared import command as commands
 from shared import dead, receipt
@@ -28,7 +29,8 @@ def read(messages: Sequence[Msg]) -> tuple[list[Item], list[tuple[Msg, Message]]
             letters.append((message, _dead(message, position, str(error))))
             continue
         trace = (message.headers or {}).get("traceparent", "")
-        items.append(Item(command, position, message, trace, heard=time.monotonic()))
+        past = message.subject.startswith(commands.PAST)
+        items.append(Item(command, position, message, trace, past=past, heard=time.monotonic()))
     return items, letters
 
 
@@ -41,6 +43,7 @@ def told(item: Item, upsert: ContactUpsert) -> Told:
         position=position,
         mapping=upsert.mapping,
         name=item.foreign_name,
+        identifiers="" if item.without else request.fingerprint(upsert),
     )
 
 

@@ -6,6 +6,7 @@ from typing import Annotated
 from msgspec import Meta, Struct
 
 from brevo_sink.budget import Plan
+from brevo_sink.contacts import Conflicts
 from shared.settings import AllowHttp, ConfigPath, DataDir, NatsUrl, env
 
 
@@ -36,6 +37,15 @@ class Settings(Struct, frozen=True):
             "TAJO_BREVO_LOOK_S", "seconds between looks for an event of which nobody knows whether it arrived"
         ),
     ] = 20.0
+    conflicts: Annotated[
+        Conflicts,
+        env("TAJO_BREVO_CONFLICTS", "drop_identifier or park: an identifier that is another contact's"),
+    ] = "drop_identifier"
+    import_from: Annotated[
+        int,
+        Meta(ge=0),
+        env("TAJO_BREVO_IMPORT_FROM", "so many contacts of the past that wait go by import; 0 for never"),
+    ] = 500
     nats_url: NatsUrl = "nats://127.0.0.1:4222"
     config: ConfigPath = Path("config/tajo.yaml")
     data_dir: DataDir = Path(".tajo/data")

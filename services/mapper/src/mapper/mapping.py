@@ -24,13 +24,16 @@ from mapper.step import Policy
 from mapper.take import Made, look, retell, take
 from shared import command, dead, receipt
 from shared.bus import ATOMIC_MAX, NotPublishedError, Publisher
-from shared.event import from_message
+from shared.event import epoch_ms, from_message
 from shared.message import Message
 from shared.receipt import Receipt
 from shared.trace import follow
 
 LOOK_S = 0.5  # how often what waits is looked at again
 NONE_YET = -(2**62)
+PAST_MS = (
+    3600 * 1000
+)  # what happened longer ago is history that is read, or read again, and may wait at Brevo
 RETRY_S = 0.5  # between tries to publish while the broker is away
 
 log = structlog.get_logger()
@@ -100,7 +103,7 @@ class Mapping:
         sequence = messages[-1].metadata.sequence.stream
         with self._book:
             made = take(self._book, events, self._policy, now_ms=heard_ms, sequence=sequence, contacts=False)
-            self._book.put_out(command.to_message(one, follow(trace)) for one, trace in made.commands)
+            self._book.put_out(self._said(made, past=True))
             self._book.retelling = True
         self._sequence.set(sequence)
 
@@ -112,7 +115,9 @@ class Mapping:
         while self._book.retelling:
             with self._book:
                 made, after = retell(self._book, self._policy, after=after)
-                self._book.put_out((command.to_message(one, follow(None)) for one in made), first=True)
+                self._book.put_out(
+                    (command.to_message(one, follow(None), past=True) for one in made), first=True
+                )
                 self._book.retelling = bool(after)
             await asyncio.sleep(0)  # health is asked meanwhile
 
@@ -142,8 +147,10 @@ class Mapping:
         events, letters = self._read(messages)
         sequence = messages[-1].metadata.sequence.stream
         with self._book:
-            made = take(self._book, events, self._policy, now_ms=self._now_ms(), sequence=sequence)
-            self._put_out(made, letters)
+            now_ms = self._now_ms()
+            past = bool(events) and all(heard.time_ms < now_ms - PAST_MS for heard, _ in events)
+            made = take(self._book, events, self._policy, now_ms=now_ms, sequence=sequence)
+            self._put_out(made, letters, past=past)
         self._sequence.set(sequence)
 
     def _look(self) -> None:
@@ -151,9 +158,17 @@ class Mapping:
             with self._book:
                 self._put_out(look(self._book, self._policy, now_ms=self._now_ms()), [])
 
-    def _put_out(self, made: Made, letters: list[Message]) -> None:
+    def _said(self, made: Made, *, past: bool) -> list[Message]:
+        """The commands as messages; those of the past may wait for those of now."""
+        now_ms = self._now_ms()
+        return [
+            command.to_message(one, follow(trace), past=is_past(one, now_ms=now_ms, heard_past=past))
+            for one, trace in made.commands
+        ]
+
+    def _put_out(self, made: Made, letters: list[Message], *, past: bool = False) -> None:
         self._book.published(self._published)
-        out = [command.to_message(one, follow(trace)) for one, trace in made.commands]
+        out = self._said(made, past=past)
         self._book.put_out([*out, *letters, *(_given_up(id_) for id_ in made.nobody)])
         for one, _ in made.commands:
             self._commands.labels(command.kind(one)).inc()
@@ -179,6 +194,13 @@ class Mapping:
 
     def _now_ms(self) -> int:
         return round(self._now() * 1000)
+
+
+def is_past(one: command.Command, *, now_ms: int, heard_past: bool) -> bool:
+    """Whether a command may wait for those of what happens now: an event by its own time, else what was heard."""
+    if isinstance(one, command.EventTrack):
+        return epoch_ms(one.time) < now_ms - PAST_MS
+    return heard_past
 
 
 def _letter(message: Msg, why: str) -> Message:
