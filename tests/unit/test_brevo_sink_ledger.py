@@ -55,17 +55,16 @@ def test_a_contact_that_was_renamed_is_known_by_its_new_name_however_often_it_wa
     ledger = Ledger(None)
     ledger.deliver(Told(ext_id="tajo-a", version=7, position=3, mapping="m", name="crm-1"))
 
-    ledger.relink("tajo-a", "tajo-b", 10, "first")
-    ledger.relink("tajo-b", "tajo-c", 20, "second")
+    ledger.relink("tajo-a", "tajo-b", "first")
+    ledger.relink("tajo-b", "tajo-c", "second")
 
-    assert {one: ledger.current(f"tajo-{one}", 5) for one in "abc"} == dict.fromkeys("abc", "tajo-c")
+    assert {one: ledger.current(f"tajo-{one}") for one in "abc"} == dict.fromkeys("abc", "tajo-c")
     assert ledger.has("tajo-c")
     assert not ledger.has("tajo-a")
     assert ledger.foreign_name("tajo-c") == "crm-1"
     assert ledger.states(["first", "second"]) == {"first": "delivered", "second": "delivered"}
-    assert ledger.current("tajo-a", 15) == "tajo-a"  # said when somebody was called so again
-    ledger.relink("tajo-c", "tajo-a", 30, "back")
-    assert {one: ledger.current(f"tajo-{one}", 5) for one in "abc"} == dict.fromkeys("abc", "tajo-a")
+    ledger.relink("tajo-c", "tajo-a", "back")
+    assert {one: ledger.current(f"tajo-{one}") for one in "abc"} == dict.fromkeys("abc", "tajo-a")
     ledger.close()
 
 

@@ -36,9 +36,7 @@ class Receipt(Struct, frozen=True, kw_only=True):
     batch: str = ""  # names the call they went in; no two calls have one name
     why: str = ""  # no personal data
     dropped: tuple[str, ...] = ()  # identifiers Brevo refused, and we left out
-    told: Told | None = (
-        None  # of a delivered contact.upsert; of a contact.delete or relink, up to when it counts
-    )
+    told: Told | None = None  # of a delivered contact.upsert; of a contact.delete, what there was up to then
 
 
 _decoder = msgspec.json.Decoder(Receipt)

@@ -16,7 +16,6 @@ from brevo_sink.answer import Outcome
 from brevo_sink.brevo import Brevo, Lost, NotSent, Reply
 from brevo_sink.desk import Desk, Item
 from brevo_sink.ends import RETRY_MAX_S, Ends
-from brevo_sink.fold import ALWAYS
 from brevo_sink.gate import Gate
 from brevo_sink.ledger import Ledger
 from brevo_sink.relink import relink
@@ -24,6 +23,7 @@ from shared.command import Command, ContactDelete, ContactRelink
 from shared.topology import BREVO_SINK
 from shared.verdict import Pause, Reject, Retry
 
+ALWAYS = 2**62  # a position that none comes after
 EXPECTED_S = 3 * BREVO_SINK.ack_wait_s  # a killed sink may have said until just now that it has them
 
 
@@ -37,13 +37,14 @@ class Alone:
         self._ends = ends
         self._gate = gate
         self._waiting: list[tuple[int, Item]] = []  # a heap, by position
-        self._expected: dict[str, tuple[int, tuple[str, ...]]] = {}  # by id: position, and whom it concerns
+        self._pending: dict[str, tuple[int, Command]] = {}  # by id: heard, and not done
+        self._expected: dict[str, tuple[int, Command]] = {}  # by id: yet to come again
         self._expected_until = 0.0
 
     def expect(self, commands: Iterable[tuple[int, ContactRelink | ContactDelete]]) -> None:
         """These, each with its position in BREVO, come again; what does not within EXPECTED_S was settled."""
         for position, command in commands:
-            self._expected[command.id] = (position, _concerned(command))
+            self._expected[command.id] = (position, command)
             self._desk.block(*_concerned(command))
         self._expected_until = time.monotonic() + EXPECTED_S
 
@@ -51,13 +52,24 @@ class Alone:
         """Nothing more of these contacts is taken until `settle` has ended."""
         self._ends.held[item.command.id] = item
         heapq.heappush(self._waiting, (item.position, item))
+        self._pending[item.command.id] = (item.position, item.command)
         self._desk.block(*_concerned(item.command))
         self.heard(item.command.id)
 
     def heard(self, id_: str) -> None:
         """It has come again, if it was to."""
-        _, concerned = self._expected.pop(id_, (0, ()))
-        self._desk.free(*concerned)
+        if id_ in self._expected:
+            self._desk.free(*_concerned(self._expected.pop(id_)[1]))
+
+    def given_at(self, name: str) -> int:
+        """At which position of BREVO a contact gets this name that has it not yet; ALWAYS where none will.
+
+        What is said of the name from there on is said of that contact.
+        """
+        found = (*self._pending.values(), *self._expected.values())
+        return min(
+            (at for at, one in found if isinstance(one, ContactRelink) and one.ext_id == name), default=ALWAYS
+        )
 
     def next(self) -> Item | None:
         """What was said first, unless something said before it has yet to come again."""
@@ -74,6 +86,7 @@ class Alone:
         try:
             await self._until_ended(item, wait)
         finally:
+            self._pending.pop(item.command.id, None)
             self._desk.free(*_concerned(item.command))
 
     async def _until_ended(self, item: Item, wait: Callable[[], Awaitable[None]]) -> None:
@@ -116,8 +129,10 @@ class Alone:
         """First the ledger, in one transaction; then the receipts, and ack."""
         match item.command:
             case ContactRelink(ext_id=ext_id, was=was, id=id_):
-                self._ledger.relink(was, ext_id, item.position, id_)
-                await self._ends.end(self._desk.rename(was, ext_id, before=item.position), "superseded")
+                self._ledger.relink(was, ext_id, id_)
+                self._pending.pop(id_, None)
+                superseded = self._desk.rename(was, ext_id, before=self.given_at(was))
+                await self._ends.end(superseded, "superseded")
             case command:
                 self._ledger.erase(command.ext_id, item.position, command.id)
                 for ended in self._desk.drop(command.ext_id, before=item.position):

@@ -89,6 +89,7 @@ class Delivery:
             gate=gate,
             doubts=self._doubts,
             metrics=metrics,
+            current=self.current,
         )
         self._calls: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
@@ -130,13 +131,13 @@ class Delivery:
                 repeated.append(item)
             elif states.get(item.command.id) in ("delivered", "unresolved"):
                 repeated.append(item)
-            elif item.position <= self._ledger.gone(self._current(item)):
+            elif item.position <= self._ledger.gone(self.current(item)):
                 superseded.append(item)  # its customer is forgotten
             elif states.get(item.command.id) in ("sending", "in_doubt"):
                 self._ends.held[item.command.id] = item
                 doubtful.append(item)
             else:
-                item.now_called = self._current(item)
+                item.now_called = self.current(item)
                 self._hold(item)
         for kind in (ContactUpsert, EventTrack):
             await self._ends.end([one for one in superseded if isinstance(one.command, kind)], "superseded")
@@ -149,7 +150,7 @@ class Delivery:
     def _upsert_heard(self, item: Item) -> list[Item]:
         """Hold an upsert; returns what has thereby ended."""
         assert isinstance(item.command, ContactUpsert)  # noqa: S101 - the caller looked
-        if self._current(item) != item.command.ext_id:  # told under its new name
+        if self.current(item) != item.command.ext_id:  # told under its new name
             return [item]
         if item.position <= self._ledger.gone(item.command.ext_id):
             return [item]
@@ -161,8 +162,10 @@ class Delivery:
         older = self._hold(item)
         return [older] if older else []
 
-    def _current(self, item: Item) -> str:
-        return self._ledger.current(item.command.ext_id, item.position)
+    def current(self, item: Item) -> str:
+        """What the contact is called that a command is about; a name that changed may have come back."""
+        name = item.command.ext_id
+        return name if self._alone.given_at(name) <= item.position else self._ledger.current(name)
 
     def _hold(self, item: Item) -> Item | None:
         self._ends.held[item.command.id] = item
@@ -263,7 +266,7 @@ class Delivery:
             self._ledger.forget(item.command.id for item in absent)
             for item in absent:
                 item.tries += 1  # another try is another batch, with receipts of its own
-                item.now_called = self._current(item)
+                item.now_called = self.current(item)
                 self._desk.add(item)
             self._news.set()
 

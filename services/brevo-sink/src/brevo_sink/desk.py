@@ -237,9 +237,9 @@ class Desk:
         return any(ext_id in self._contacts and self._contacts[ext_id].busy for ext_id in ext_ids)
 
     def rename(self, was: str, ext_id: str, *, before: int) -> list[Item]:
-        """What was said of one contact before this position is another's.  Returns the upsert that has thereby ended.
+        """What is on the desk for one contact is another's from here on.  Returns the upsert that has thereby ended.
 
-        What was said after it is of whoever is called so by then: names come back.
+        But what was said from the position `before` on: a third gets the name there.
         """
         old = self._contacts.get(was)
         if old is None:

@@ -48,13 +48,16 @@ class Events:
         gate: Gate,
         doubts: Doubts,
         metrics: Metrics,
+        current: Callable[[Item], str],
     ) -> None:
+        """`current` says what the contact is called that a command is about."""
         self._brevo = brevo
         self._ledger = ledger
         self._desk = desk
         self._ends = ends
         self._gate = gate
         self._doubts = doubts
+        self._current = current
         self._metrics = metrics
         self._refusal = ""  # why this account may send no batches
         self._batch_again = 0.0  # when a batch is tried again
@@ -183,7 +186,7 @@ class Events:
             match item.command:
                 case EventTrack(delivery="at_least_once"):
                     item.tries += 1
-                    item.now_called = self._ledger.current(item.command.ext_id, item.position)
+                    item.now_called = self._current(item)
                     again.append(item)
                 case EventTrack(delivery="at_most_once"):
                     unresolved.append(item)

@@ -13,9 +13,6 @@ from shared.receipt import Receipt, Told
 State = Literal["sending", "in_doubt", "delivered", "rejected", "unresolved"]
 
 
-ALWAYS = 2**62  # a position nothing comes after
-
-
 class Wrote(Struct, frozen=True):
     """These events are in this state.  One that is delivered stays so: a sink is ahead of its own receipts."""
 
@@ -32,11 +29,10 @@ class Unsent(Struct, frozen=True):
 
 
 class Relinked(Struct, frozen=True):
-    """What was said of `was` up to `position` of BREVO is said of `ext_id`; the command `id` is delivered."""
+    """What was said of `was` is said of `ext_id`; the command `id` is delivered."""
 
     was: str
     ext_id: str
-    position: int
     id: str
 
 
@@ -64,8 +60,7 @@ def change(receipt: Receipt) -> Change | None:
         return Erased(gone.ext_id, gone.position, receipt.ids[0]) if gone else None
     if receipt.kind == "contact.relink":
         was, ext_id, *_ = receipt.ids[0].split("/")  # "<was>/<ext_id>/<version>"
-        position = receipt.told.position if receipt.told else ALWAYS  # of a sink that did not say it
-        return Relinked(was, ext_id, position, receipt.ids[0]) if receipt.outcome == "delivered" else None
+        return Relinked(was, ext_id, receipt.ids[0]) if receipt.outcome == "delivered" else None
     match receipt.outcome:
         case "sending" | "in_doubt" | "delivered" | "rejected" | "unresolved":
             return Wrote(receipt.ids, receipt.outcome, receipt.batch)

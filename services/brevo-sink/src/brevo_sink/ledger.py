@@ -10,7 +10,7 @@ from pathlib import Path
 
 import sqlite_utils
 
-from brevo_sink.fold import ALWAYS, Change, Erased, Relinked, State, Unsent, Wrote
+from brevo_sink.fold import Change, Erased, Relinked, State, Unsent, Wrote
 from shared.receipt import Told
 
 _NUMBER: dict[State, int] = {"sending": 1, "in_doubt": 2, "delivered": 3, "rejected": 4, "unresolved": 5}
@@ -45,8 +45,6 @@ class Ledger:
             self._db.table("contact").add_column("identifiers", str, not_null_default="")
         for table in ("alias", "foreign_name"):
             self._db.table(table).create({"ext_id": str, "name": str}, pk="ext_id", if_not_exists=True)
-        if "position" not in self._db.table("alias").columns_dict:
-            self._db.table("alias").add_column("position", int, not_null_default=ALWAYS)
         self._db.table("gone").create({"ext_id": str, "position": int}, pk="ext_id", if_not_exists=True)
         self._sql.execute("CREATE INDEX IF NOT EXISTS event_open ON event (state) WHERE state <= 2")
         self._sql.execute("CREATE TABLE IF NOT EXISTS includes (sequence INTEGER NOT NULL)")
@@ -153,26 +151,22 @@ class Ledger:
             for told in several:
                 self._change(told)
 
-    def current(self, ext_id: str, position: int) -> str:
-        """What a contact is called now that was called so at this position of BREVO: a name may come back."""
-        row = self._sql.execute(
-            "SELECT name FROM alias WHERE ext_id = ? AND position > ?", (ext_id, position)
-        ).fetchone()
-        return str(row[0]) if row else ext_id
+    def current(self, ext_id: str) -> str:
+        """What the mapper calls this contact now."""
+        return self._named("alias", ext_id) or ext_id
 
     def foreign_name(self, ext_id: str) -> str:
         """What somebody else called this contact at Brevo before we did; an empty text where nobody did."""
-        row = self._sql.execute("SELECT name FROM foreign_name WHERE ext_id = ?", (ext_id,)).fetchone()
-        return str(row[0]) if row else ""
+        return self._named("foreign_name", ext_id)
 
     def keep_name(self, ext_id: str, name: str) -> None:
         """Somebody else called this contact so, and it stays so."""
         self._sql.execute("INSERT OR REPLACE INTO foreign_name VALUES (?, ?)", (ext_id, name))
 
-    def relink(self, was: str, ext_id: str, position: int, id_: str) -> None:
-        """What was said of `was` up to this position of BREVO is said of `ext_id`; the command `id_` is delivered."""
+    def relink(self, was: str, ext_id: str, id_: str) -> None:
+        """From here on whatever is said of `was` is said of `ext_id`; the command `id_` is delivered."""
         with self._transaction():
-            self._change(Relinked(was, ext_id, position, id_))
+            self._change(Relinked(was, ext_id, id_))
 
     def erase(self, ext_id: str, position: int, id_: str) -> None:
         """The contact is gone, and what was said of it up to this position of BREVO; the command `id_` is delivered."""
@@ -183,6 +177,10 @@ class Ledger:
         """Up to which position of BREVO what was said of this contact is gone; 0 where nobody erased it."""
         row = self._sql.execute("SELECT position FROM gone WHERE ext_id = ?", (ext_id,)).fetchone()
         return int(row[0]) if row else 0
+
+    def _named(self, table: str, ext_id: str) -> str:
+        row = self._sql.execute(f"SELECT name FROM {table} WHERE ext_id = ?", (ext_id,)).fetchone()  # noqa: S608 - one of two
+        return str(row[0]) if row else ""
 
     def _change(self, change: Change | None) -> None:
         match change:
@@ -199,10 +197,10 @@ class Ledger:
                 self._sql.execute("INSERT OR REPLACE INTO contact VALUES (?, ?, ?, ?, ?)", row)
                 if change.name:
                     self.keep_name(change.ext_id, change.name)
-            case Relinked(was, ext_id, position, id_):
+            case Relinked(was, ext_id, id_):
                 self._sql.execute("UPDATE alias SET name = ? WHERE name = ?", (ext_id, was))
                 self._sql.execute("DELETE FROM alias WHERE ext_id = ?", (ext_id,))
-                self._sql.execute("INSERT OR REPLACE INTO alias VALUES (?, ?, ?)", (was, ext_id, position))
+                self._sql.execute("INSERT OR REPLACE INTO alias VALUES (?, ?)", (was, ext_id))
                 if (name := self.foreign_name(was)) and not self.foreign_name(ext_id):
                     self.keep_name(ext_id, name)
                 if self._sql.execute("DELETE FROM contact WHERE ext_id = ? RETURNING 1", (was,)).fetchall():

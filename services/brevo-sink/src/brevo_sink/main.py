@@ -7,13 +7,13 @@ from typing import Any
 from faststream.asgi import AsgiFastStream
 from prometheus_client import CollectorRegistry
 
-from brevo_sink.again import coming_again
 from brevo_sink.brevo import Brevo, Reply
 from brevo_sink.budget import Budget
 from brevo_sink.delivery import Delivery
 from brevo_sink.gate import Gate
 from brevo_sink.ledger import Ledger
 from brevo_sink.metrics import Metrics
+from brevo_sink.order import Live
 from brevo_sink.preflight import preflight
 from brevo_sink.recall import Recall
 from brevo_sink.settings import Settings
@@ -60,6 +60,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         may=lease.held,
     )
     recall = Recall(broker, ledger)
+    live = Live(broker)
     looked_at = False
     hearing: list[Any] = []
 
@@ -80,11 +81,16 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         # The lease is ours, so nobody adds to what was being sent; all that was is in RECEIPTS by now.
         await recall.catch_up()
         metrics.ambiguous.labels("event.track").inc(ledger.doubt())
-        delivery.expect(await coming_again(broker))
+        delivery.expect(await live.coming_again())
         await works()
         await gate.passed()
-        for consumer in (BREVO_SINK, BREVO_SINK_PAST):  # each is stopped, should the next not come about
-            hearing.append(await bus.listen(broker, consumer, delivery.on_batch))  # noqa: PERF401
+        live_first = (
+            (BREVO_SINK, live.ahead(delivery.on_batch)),
+            (BREVO_SINK_PAST, live.behind(delivery.on_batch)),
+        )
+        for consumer, on_batch in live_first:
+            # Each is stopped, should the next not come about.
+            hearing.append(await bus.listen(broker, consumer, on_batch))
 
     async def leave() -> None:
         gate.release()

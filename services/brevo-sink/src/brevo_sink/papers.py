@@ -10,7 +10,7 @@ from brevo_sink import request
 from brevo_sink.desk import Item, version
 from shared import command as commands
 from shared import dead, receipt
-from shared.command import ContactDelete, ContactRelink, ContactUpsert
+from shared.command import ContactDelete, ContactUpsert
 from shared.message import Message
 from shared.receipt import Outcome as ReceiptOutcome
 from shared.receipt import Receipt, Told
@@ -51,7 +51,7 @@ def _told(item: Item) -> Told | None:
     match item.command:
         case ContactUpsert() as upsert:
             return told(item, upsert)
-        case ContactDelete(ext_id=ext_id, version=number) | ContactRelink(ext_id=ext_id, version=number):
+        case ContactDelete(ext_id=ext_id, version=number):
             return Told(ext_id=ext_id, version=number, position=item.position, mapping="")
         case _:
             return None

@@ -198,9 +198,13 @@ class Mapping:
 
 def is_past(one: command.Command, *, now_ms: int, heard_past: bool) -> bool:
     """Whether a command may wait for those of what happens now: an event by its own time, else what was heard."""
-    if isinstance(one, command.EventTrack):
-        return epoch_ms(one.time) < now_ms - PAST_MS
-    return heard_past
+    match one:
+        case command.EventTrack():
+            return epoch_ms(one.time) < now_ms - PAST_MS
+        case command.ContactUpsert():
+            return heard_past
+        case _:  # what is done to a contact alone keeps its place before what is said after it
+            return False
 
 
 def _letter(message: Msg, why: str) -> Message:
