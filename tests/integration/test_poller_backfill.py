@@ -243,9 +243,9 @@ async def test_verify_tells_of_each_day_what_webhooks_told_and_what_was_missed_a
     await connection.close()
     async with serving(BrevoSandbox(), twilio_of()) as url:
         await asyncio.to_thread(poller(url).start, ready=True)
-        code, out, _ = await ran(nats_server.url, "verify", "twilio-flex", "--days", "10", "--json")
-        again = await ran(nats_server.url, "verify", "twilio-flex", "--days", "10", "--json")
-        shown = await ran(nats_server.url, "verify", "twilio-flex", "--days", "10")
+        code, out, _ = await ran(nats_server.url, "verify", "twilio-flex", "--since", SINCE, "--json")
+        again = await ran(nats_server.url, "verify", "twilio-flex", "--since", SINCE, "--json")
+        shown = await ran(nats_server.url, "verify", "twilio-flex", "--since", SINCE)
 
     by_webhook = sum(event.type == "task.created" for event in told)
     assert code == 0

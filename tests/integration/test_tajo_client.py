@@ -13,13 +13,17 @@ import pytest
 
 from sandbox.app import serving
 from sandbox.brevo import BrevoSandbox
+from sandbox.items import Conversation
 from sandbox.limits import Limits
 from sandbox.rest import TwilioSandbox
+from sandbox.task import at
 from sandbox.twilio import ACCOUNT_SID, WORKSPACE_SID
 from tajo.client import NotTakenError, TajoClient
 
 ROOT = Path(__file__).parents[2]
-CONNECT, TELL, WRONG = re.findall(r"```python\n(.*?)```", (ROOT / "docs/client.md").read_text(), re.DOTALL)
+CONNECT, TELL, SYNC, WRONG = re.findall(
+    r"```python\n(.*?)```", (ROOT / "docs/client.md").read_text(), re.DOTALL
+)
 PRODUCTS = ("FLEX", "TASKROUTER", "CONVERSATIONS", "EVENTS")
 TOKEN, BREVO_KEY, TAJO_KEY = (
     "5ecret0f7wilio5ecret0f7wilio5ecr",
@@ -30,6 +34,7 @@ SECRETS = (TOKEN, BREVO_KEY, TAJO_KEY)
 FAST = Limits(
     contacts_per_s=1000, contacts_per_h=None, events_per_s=1000, events_per_h=None, other_per_h=None
 )
+BINDING = {"messaging_binding": {"type": "sms", "address": "+12025550199", "proxy_address": "+15005550006"}}
 TASK = "WT0123456789abcdef0123456789abcdef"
 
 
@@ -54,7 +59,8 @@ def of_family(pid: int) -> list[bytes]:
 @pytest.mark.timeout(240)
 async def test_what_was_connected_starts_with_no_secret_in_its_environment_and_is_told_of_events(everything):
     brevo = BrevoSandbox(api_key=BREVO_KEY, limits=FAST)
-    async with serving(brevo, TwilioSandbox(token=TOKEN)) as url:
+    past = Conversation("long ago", at("09:00:00.000"), at("09:10:00.000"), participants=[BINDING])
+    async with serving(brevo, TwilioSandbox(token=TOKEN, conversations=[past])) as url:
         tajo = everything(
             TAJO_BREVO_URL=f"{url}/v3",
             **{f"TAJO_TWILIO_{name}_URL": f"{url}/twilio/{name.lower()}" for name in PRODUCTS},
@@ -75,12 +81,15 @@ async def test_what_was_connected_starts_with_no_secret_in_its_environment_and_i
         told = await events(brevo, 3)
         contact = brevo.contact(email_id="maria.lopez@example.com")
         await polls(tajo.others[-1])  # the poller has the credentials, too
+        synced = await run(SYNC, tajo.environment)
         log = await asyncio.to_thread(tajo.end)
 
     assert [done.stdout for done in connected] == [f"{WORKSPACE_SID} True\n", f"{WORKSPACE_SID} False\n"]
     assert wrong.stdout == (
         "no event of the type 'task.exploded' can be told; there are task.completed, survey.completed\n"
     )
+    assert synced.stdout.splitlines()[0] == "conversations done 3 3 "  # begun, closed, and who took part
+    assert synced.stdout.splitlines()[1].startswith("True ")
     resolved = told.pop("SUPPORT_RESOLVED")
     assert (resolved["task_sid"], resolved["channel"], resolved["queue"], resolved["duration_seconds"]) == (
         TASK, "voice", "Support Voice", 228,

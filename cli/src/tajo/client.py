@@ -10,17 +10,22 @@ os.environ.
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, Self
 
 import httpx
 
+from shared.backfill import Backfill
 from shared.event import rfc3339
 from shared.settings import SettingsError, secure_url
+from tajo import deployment
+from tajo import sync as reads
 from tajo.events import Request, request_of
 from tajo.install import Asked, Report, install
-from tajo.installation import Installation, read
+from tajo.installation import Installation, known, read
+from tajo.output import NATS_URL
+from tajo.status import Status
 
 TIMEOUT_S = 15.0  # ingest answers within 5 s, or says 503
 TRIES_MAX = 5
@@ -40,13 +45,18 @@ class TajoClient:
         brevo_api_key: str | None = None,
         *,
         ingest_url: str | None = None,
+        nats_url: str | None = None,
         environ: Mapping[str, str] | None = None,
     ) -> None:
-        """`api_key` is TAJO_API_KEY; `ingest_url` where ingest is, else TAJO_INGEST_HOST and _PORT on this machine."""
+        """`api_key` is TAJO_API_KEY; `ingest_url` where ingest is, else TAJO_INGEST_HOST and _PORT on this machine.
+
+        `nats_url` is where the broker is, else TAJO_NATS_URL.
+        """
         given = {"TAJO_API_KEY": api_key, "BREVO_API_KEY": brevo_api_key}
         self._given = {name: value for name, value in given.items() if value}
         self._environ = dict(os.environ if environ is None else environ)
         self._ingest_url = ingest_url
+        self.nats_url = nats_url or self._environ.get("TAJO_NATS_URL") or NATS_URL
         self._http: httpx.AsyncClient | None = None
         self.connectors = Connectors(self)
 
@@ -143,6 +153,30 @@ class Connectors:
         }  # fmt: skip
         installation = self._client.installation(name, given)
         return await install(installation, Asked(check, event_streams, event_callback, force))
+
+    async def sync(
+        self,
+        name: str,
+        *,
+        type: str = "incremental",  # noqa: A002 - the command's word
+        resources: Sequence[str] = reads.USUAL,
+        since: str = "",
+        channels: Sequence[str] = (),
+        on_look: Callable[[list[Backfill]], None] = lambda _: None,
+    ) -> list[Backfill]:
+        """As `tajo connectors sync`: returns how the reading of each resource ended; `on_look` hears how far each is.
+
+        Cancelled, it stops them, and the same again goes on from there.  Raises WrongWordError for a word that is none,
+        and nats' errors and OSError where the broker cannot be reached.
+        """
+        known(name)
+        asked = reads.asks(type_=type, resources=resources, since=since, channels=channels)
+        return await reads.sync(self._client.nats_url, asked, on_look)
+
+    async def status(self, name: str) -> Status:
+        """As `tajo connectors status`.  Raises nats' errors and OSError where the broker cannot be reached."""
+        known(name)
+        return await deployment.status(self._client.nats_url)
 
     async def handle_event(self, name: str, *, type: str, payload: Mapping[str, Any]) -> None:  # noqa: A002 - CloudEvents' word
         """Tell of something that happened; returns once it is on disk.  Told again it is the same event.

@@ -1,43 +1,34 @@
-"""`tajo dlq`: what could not be handled, by cause; and, when the cause is mended, all of it again in its order.
-
-Exit codes: 0 done, 1 there is nothing of the kind, 2 wrong usage, 69 the broker cannot be reached.
-"""
+"""`tajo dlq`: what could not be handled, by cause; and, when the cause is mended, all of it again in its order."""
 
 import asyncio
 import base64
-import os
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-import nats.errors
 import nats.js.errors
 import typer
 from msgspec import Struct
 from nats.aio.client import Client
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from shared import bus, dead
-from shared.bus import NotPublishedError
 from shared.dead import Letter
 from shared.topology import DEAD
 from tajo.broker import connected
+from tajo.output import FAILED, NATS_URL, AsJson, NatsUrl, failure, out, reaching
+from tajo.output import show as show_json
 
 AT_ONCE = 500  # letters published, and then removed
 
 app = typer.Typer(no_args_is_help=True, help="Dead letters: what could not be handled, and why.")
-out, err = Console(), Console(stderr=True)
 
 T = TypeVar("T")
-NatsUrl = Annotated[str, typer.Option(envvar="TAJO_NATS_URL", help="NATS server.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Sequences = Annotated[list[int] | None, typer.Argument(help="Sequences in DEAD, as `ls --each` shows them.")]
 Cause = Annotated[str, typer.Option(help="All whose cause holds this text.")]
 Who = Annotated[str, typer.Option(help="All of this service.")]
 Every = Annotated[bool, typer.Option("--all", help="All there are.")]
-URL = "nats://127.0.0.1:4222"
 
 
 class Group(Struct, frozen=True):
@@ -78,17 +69,17 @@ def chosen(letters: Sequence[Letter], sequences: Sequence[int], *, cause: str, w
 
 @app.command()
 def ls(
-    nats_url: NatsUrl = URL,
+    nats_url: NatsUrl = NATS_URL,
     *,
     each: Annotated[bool, typer.Option("--each", help="A line for each letter, not for each cause.")] = False,
     cause: Cause = "",
     who: Who = "",
-    json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show what there is, by cause, the most frequent first."""
-    letters = chosen(_run(nats_url, _all), (), cause=cause, who=who)
-    if json:
-        _print([_plain(one) for one in letters] if each else groups(letters))
+    letters = chosen(_run(nats_url, _all, as_json=as_json), (), cause=cause, who=who)
+    if as_json:
+        show_json([_plain(one) for one in letters] if each else groups(letters))
     elif each:
         table = Table("sequence", "written", "who", "where", "tries", "why")
         for one in letters:
@@ -107,14 +98,15 @@ def ls(
 @app.command()
 def show(
     sequence: Annotated[int, typer.Argument(help="Its sequence in DEAD.")],
-    nats_url: NatsUrl = URL,
+    nats_url: NatsUrl = NATS_URL,
     *,
-    json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Show one, with its body: what a customer wrote may stand there."""
-    (letter,) = _some(chosen(_run(nats_url, _all), [sequence], cause="", who=""))
-    if json:
-        _print(_plain(letter))
+    letters = _run(nats_url, _all, as_json=as_json)
+    (letter,) = _some(chosen(letters, [sequence], cause="", who=""), as_json=as_json)
+    if as_json:
+        show_json(_plain(letter))
         return
     table = Table(show_header=False, box=None)
     for name, value in (
@@ -131,22 +123,22 @@ def show(
 @app.command()
 def retry(
     sequences: Sequences = None,
-    nats_url: NatsUrl = URL,
+    nats_url: NatsUrl = NATS_URL,
     *,
     cause: Cause = "",
     who: Who = "",
     every: Every = False,
-    json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say them again, in the order they were first said; mend the cause before.
 
     Each is published, and then removed here; a crash in between repeats with the same ids.
     """
-    meant = _meant(nats_url, sequences, cause=cause, who=who, every=every)
+    meant = _meant(nats_url, sequences, cause=cause, who=who, every=every, as_json=as_json)
     able = [letter for letter in meant if letter.subject]
-    _run(nats_url, lambda connection: _again(connection, able))
-    if json:
-        _print({"retried": len(able), "left": len(meant) - len(able)})
+    _run(nats_url, lambda connection: _again(connection, able), as_json=as_json)
+    if as_json:
+        show_json({"retried": len(able), "left": len(meant) - len(able)})
         return
     out.print(f"{len(able)} said again")
     if len(able) < len(meant):
@@ -158,32 +150,34 @@ def retry(
 @app.command()
 def drop(
     sequences: Sequences = None,
-    nats_url: NatsUrl = URL,
+    nats_url: NatsUrl = NATS_URL,
     *,
     cause: Cause = "",
     who: Who = "",
     every: Every = False,
-    json: Json = False,
+    as_json: AsJson = False,
 ) -> None:
     """Remove them for good."""
-    meant = _meant(nats_url, sequences, cause=cause, who=who, every=every)
-    _run(nats_url, lambda connection: _removed(connection, meant))
-    if json:
-        _print({"dropped": len(meant)})
+    meant = _meant(nats_url, sequences, cause=cause, who=who, every=every, as_json=as_json)
+    _run(nats_url, lambda connection: _removed(connection, meant), as_json=as_json)
+    if as_json:
+        show_json({"dropped": len(meant)})
     else:
         out.print(f"{len(meant)} dropped")
 
 
-def _meant(url: str, sequences: list[int] | None, *, cause: str, who: str, every: bool) -> list[Letter]:
+def _meant(
+    url: str, sequences: list[int] | None, *, cause: str, who: str, every: bool, as_json: bool
+) -> list[Letter]:
     if not (sequences or cause or who or every):
         raise typer.BadParameter("say which: sequences, --cause, --who or --all")
-    return _some(chosen(_run(url, _all), sequences or (), cause=cause, who=who))
+    letters = _run(url, _all, as_json=as_json)
+    return _some(chosen(letters, sequences or (), cause=cause, who=who), as_json=as_json)
 
 
-def _some(letters: list[Letter]) -> list[Letter]:
+def _some(letters: list[Letter], *, as_json: bool) -> list[Letter]:
     if not letters:
-        err.print("no such dead letter")
-        raise typer.Exit(1)
+        raise failure("no such dead letter", code=FAILED, as_json=as_json)
     return letters
 
 
@@ -218,20 +212,13 @@ async def _removed(connection: Client, letters: Sequence[Letter]) -> None:
         await stream.delete_msg(DEAD.name, letter.sequence)
 
 
-def _run(url: str, work: Callable[[Client], Coroutine[Any, Any, T]]) -> T:
+def _run(url: str, work: Callable[[Client], Coroutine[Any, Any, T]], *, as_json: bool) -> T:
     async def at_work() -> T:
         async with connected(url) as connection:
             return await work(connection)
 
-    try:
+    with reaching(url, as_json=as_json):
         return asyncio.run(at_work())
-    except (NotPublishedError, nats.errors.Error, nats.js.errors.Error, OSError) as error:
-        err.print(
-            f"dead letters cannot be reached: {type(error).__name__}; is the broker running, TAJO_NATS_URL right, "
-            "and `tajo bootstrap` done?",
-            soft_wrap=True,
-        )
-        raise typer.Exit(os.EX_UNAVAILABLE) from error
 
 
 def _text(body: bytes) -> str:
@@ -244,7 +231,3 @@ def _text(body: bytes) -> str:
 
 def _plain(letter: Letter) -> dict[str, Any]:
     return {**msgspec.structs.asdict(letter), "body": _text(letter.body)}
-
-
-def _print(value: Any) -> None:
-    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())

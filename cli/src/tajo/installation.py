@@ -43,6 +43,12 @@ class UnknownConnectorError(SettingsError):
         super().__init__(f"no connector is called {name}; there is {', '.join(CONNECTORS)}")
 
 
+def known(name: str) -> None:
+    """Raises UnknownConnectorError where there is no such connector."""
+    if name not in CONNECTORS:
+        raise UnknownConnectorError(name)
+
+
 class Installation(Struct, frozen=True):
     """Read once; nothing is called yet."""
 
@@ -88,8 +94,7 @@ def read(name: str, environ: Mapping[str, str], given: Mapping[str, str] | None 
 
     Raises SettingsError and ConfigError.
     """
-    if name not in CONNECTORS:
-        raise UnknownConnectorError(name)
+    known(name)
     given = given or {}
     told = {**environ, **given, **{f"{name}_FILE": "" for name in given}}
     store = store_of(told)

@@ -192,7 +192,7 @@ def _left_over(seen: Seen, processes: Iterable[Service]) -> Iterable[Finding]:
     if dead := _messages(seen, DEAD.name):
         yield Finding(
             "warning", _many(dead, "dead letter"), "they can never work as they are",
-            f"the header of each in the stream {DEAD.name} says why",
+            "`tajo dlq ls` says why; when that is mended, `tajo dlq retry` says them again",
         )  # fmt: skip
     if quarantined := _messages(seen, QUARANTINE.name):
         yield Finding(

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar, get_args
 
@@ -142,7 +142,6 @@ def told(looked: Iterable[Backfill]) -> list[Mapping[str, Any]]:
     ]  # fmt: skip
 
 
-def first_day_ms(days: int) -> int:
-    """When the first of so many days, today the last, began (UTC)."""
-    today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    return round(today.timestamp() * 1000) - (days - 1) * 24 * 3600 * 1000
+def days_ago(days: int) -> str:
+    """The date so many days before today (UTC)."""
+    return f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%d}"

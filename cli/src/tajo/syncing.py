@@ -44,11 +44,7 @@ def sync(
 
     The poller reads; this asks it to, and watches.  What is in the log already is not stored again.
     """
-    try:
-        asked = reads.asks(type_=type_, resources=resources, since=since, channels=channels)
-    except reads.WrongWordError as error:
-        raise typer.BadParameter(str(error)) from error
-    ended = _watched(nats_url, asked, as_json=as_json)
+    ended = _watched(nats_url, _asked(type_, resources, since, channels), as_json=as_json)
     if as_json:
         show(reads.told(ended))
     else:
@@ -61,12 +57,12 @@ def sync(
 
 def verify(
     name: Name,  # noqa: ARG001 - there is one
-    days: Annotated[int, typer.Option(min=1, max=30, help="How many, today the last; Twilio keeps 30.")] = 30,
+    since: Annotated[str, typer.Option(help="A date, 2024-01-01; else 29 days ago: Twilio keeps 30.")] = "",
     nats_url: NatsUrl = NATS_URL,
     as_json: AsJson = False,
 ) -> None:
     """Hold the log against Twilio: of each day's tasks, how many webhooks told of, and what was missed and fetched."""
-    ended = _watched(nats_url, [Asked(resource="tasks", since_ms=reads.first_day_ms(days))], as_json=as_json)
+    ended = _watched(nats_url, _asked("full", "tasks", since or reads.days_ago(29)), as_json=as_json)
     found = ended[0].count.days
     if as_json:
         rows = [
@@ -76,13 +72,10 @@ def verify(
         show({"state": ended[0].state, "why": ended[0].why, "days": rows})
     else:
         table = Table("day (UTC)")
-        for title in ("tasks at Twilio", "told by webhook", "found by polling", "fetched now", "missing"):
+        for title in ("tasks at Twilio", "told by webhook", "found by polling", "fetched now"):
             table.add_column(title, justify="right")
         for day, n in sorted(found.items()):
-            in_log = n.told + n.found + n.fetched
-            table.add_row(
-                day, f"{n.known:,}", f"{n.told:,}", f"{n.found:,}", f"{n.fetched:,}", f"{n.known - in_log:,}"
-            )
+            table.add_row(day, f"{n.known:,}", f"{n.told:,}", f"{n.found:,}", f"{n.fetched:,}")
         out.print(table)
         known, fetched = sum(n.known for n in found.values()), sum(n.fetched for n in found.values())
         if ended[0].state == "done":
@@ -92,6 +85,13 @@ def verify(
         elif ended[0].why:
             out.print(f"[red]not finished:[/red] {escape(ended[0].why)}", soft_wrap=True)
     _leave(ended)
+
+
+def _asked(type_: str, resources: str, since: str, channels: str = "") -> list[Asked]:
+    try:
+        return reads.asks(type_=type_, resources=resources, since=since, channels=channels)
+    except reads.WrongWordError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _leave(ended: list[Backfill]) -> None:
