@@ -33,6 +33,7 @@ CALLS = {
     "contacts/create.invalid_phone.400": [],
     "contacts/delete.204": [MEG],
     "contacts/delete.not_found.404": [],
+    "contacts/delete.registered_email.405": [{"email": "owner@example.com"}],
     "contacts/get.200": [MEG_AND_PHONE],
     "contacts/get.not_found.404": [],
     "contacts/list.modified_since.200": [MEG],

@@ -60,7 +60,9 @@ class BrevoSandbox:
 
     def __post_init__(self) -> None:
         self.account = Account()
-        self.contacts = Contacts(self.account.attributes, self.account.lists)
+        self.contacts = Contacts(
+            self.account.attributes, self.account.lists, registered=str(ACCOUNT["email"])
+        )
         self.imports = Imports(self.account.lists, self.contacts.take_row)
         self.event_log = Events(self.contacts.resolve, self.contacts.write_attributes)
         self._meter = Meter(self.limits)

@@ -21,6 +21,7 @@ class Contacts:
 
     attributes: Mapping[str, Attribute]
     lists: Mapping[int, str]
+    registered: str = ""  # the email the account was registered with
     first: Identifier = "email"  # whose contact is meant when two identifiers have two owners: not documented
     conflict_code: str = "duplicate_parameter"  # invalid_parameter since May 2026, seen with the same message
     by_id: dict[int, Contact] = field(default_factory=dict)
@@ -91,8 +92,12 @@ class Contacts:
         return Answer(200, self._find(identifier, asked).shown())
 
     def delete(self, identifier: str, asked: Asked) -> Answer:
-        """DELETE /contacts/{identifier}: 204 or 404."""
-        self._remove(self._find(identifier, asked))
+        """DELETE /contacts/{identifier}: 204, 404, or 405 for the one who registered the account."""
+        contact = self._find(identifier, asked)
+        if contact.email == self.registered:
+            message = "You're not allowed to delete registered email contact with Brevo"
+            return refused(405, "method_not_allowed", message)
+        self._remove(contact)
         return Answer(204)
 
     def page(self, asked: Asked) -> Answer:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from brevo_sink.brevo import TIMEOUT_S
 from brevo_sink.budget import Plan
 from brevo_sink.contacts import Conflicts
 from shared.settings import AllowHttp, ConfigPath, DataDir, NatsUrl, env
@@ -29,7 +30,7 @@ class Settings(Struct, frozen=True):
         float,
         Meta(gt=0, le=25),
         env("TAJO_BREVO_TIMEOUT_S", "seconds until a call without an answer is given up, at most 25"),
-    ] = 20.0
+    ] = TIMEOUT_S
     look_s: Annotated[
         float,
         Meta(gt=0),
