@@ -159,7 +159,7 @@ async def test_interrupted_it_stops_and_the_same_command_goes_on_from_there(nats
     twilio = twilio_of()
     twilio.faults.append(Fault("latency", seconds=0.3, path="/twilio/taskrouter", times=None))
     async with serving(BrevoSandbox(), twilio) as url:
-        await asyncio.to_thread(poller(url).start, ready=True)
+        await asyncio.to_thread(poller(url, "resources: [workers], look_back_s: 0").start, ready=True)
         words = (
             "sync",
             "twilio-flex",

@@ -287,7 +287,7 @@ async def test_a_sink_whose_subscription_did_not_come_about_is_gone_on_with(loca
     again = await local.install("--event-streams", "--yes")
 
     assert failed.returncode == 1
-    assert "it may have taken effect; run it again" in failed.stderr
+    assert "it may have taken effect\nrun it again" in failed.stderr
     assert local.stored()
     assert again.returncode == 0
     assert len(local.twilio.streams.sinks) == len(local.twilio.streams.subscriptions) == 1

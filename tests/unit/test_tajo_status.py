@@ -35,7 +35,7 @@ def seen(*beats: Beat, **more) -> Seen:
         "beats": beats,
         "streams": {stream.name: Stored(0, datetime(1, 1, 1, tzinfo=UTC)) for stream in STREAMS},
         "lags": {consumer.durable: Lag(0, 0) for consumer in CONSUMERS},
-        "cursors": {"taskrouter.events": 1_795_600_000_000, "conversations": 1_795_500_000_000},
+        "cursors": {"tasks": 1_795_600_000_000, "conversations": 1_795_500_000_000},
         **more,
     })  # fmt: skip
 

@@ -141,6 +141,7 @@ class Delivery:
                 self._hold(item)
         for kind in (ContactUpsert, EventTrack):
             await self._ends.end([one for one in superseded if isinstance(one.command, kind)], "superseded")
+        await self._ends.repeat([one for one in repeated if states[one.command.id] == "delivered"])
         await self._ends.ack(repeated)
         self._metrics.commands.labels("event.track", "repeated").inc(len(repeated))
         await self._events.in_doubt(doubtful)

@@ -14,9 +14,10 @@ from brevo_sink.desk import Desk, Item
 from brevo_sink.gate import Gate
 from brevo_sink.ledger import Ledger
 from brevo_sink.metrics import Metrics
+from brevo_sink.request import BATCH_MAX
 from shared import command as commands
 from shared.bus import NotPublishedError, Publisher
-from shared.command import ContactUpsert
+from shared.command import ContactUpsert, EventTrack
 from shared.message import Message
 from shared.receipt import Outcome as ReceiptOutcome
 from shared.verdict import Pause, Retry
@@ -107,6 +108,15 @@ class Ends:
         for item in items:
             self._metrics.commands.labels(commands.kind(item.command), outcome).inc()
         await self.ack(items)
+
+    async def repeat(self, items: Sequence[Item]) -> None:
+        """Say once more that these are delivered: who was killed after the ledger knew may not have said it."""
+        events = [item for item in items if isinstance(item.command, EventTrack)]
+        for start in range(0, len(events), BATCH_MAX):
+            await self.tell(papers.said("delivered", events[start : start + BATCH_MAX], batch="again"))
+        for item in items:
+            if not isinstance(item.command, EventTrack):
+                await self.tell(papers.said("delivered", [item], batch="again"))
 
     async def ack(self, items: Sequence[Item]) -> None:
         """Let go of items whose end is on disk and said."""
