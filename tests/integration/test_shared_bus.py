@@ -1,15 +1,17 @@
 """The bus on a real broker: what is published is stored once, and what is stored is handed over at once."""
 
 import asyncio
+import dataclasses
 import time
 
 import nats
 import pytest
 
 from shared import bus
+from shared.bootstrap import bootstrap, consumer_config
 from shared.bus import NotPublishedError, Publisher
 from shared.message import MSG_ID, Message
-from shared.topology import MAPPER
+from shared.topology import BREVO_SINK, MAPPER
 
 
 def messages(*ids: object) -> list[Message]:
@@ -122,3 +124,21 @@ async def until(condition) -> None:
     while not condition():
         assert time.monotonic() < deadline
         await asyncio.sleep(0.005)
+
+
+async def test_a_durable_from_before_hears_only_its_own_from_the_next_bootstrap_on(nats_server):
+    connection = await nats.connect(nats_server.url)
+    jetstream = connection.jetstream()
+    await jetstream.delete_consumer("BREVO", "brevo-sink")
+    await jetstream.add_consumer("BREVO", consumer_config(dataclasses.replace(BREVO_SINK, filter_subject="")))
+    before = (await jetstream.consumer_info("BREVO", "brevo-sink")).config.filter_subject
+
+    await bootstrap(nats_server.url)
+    for shard in ("17", "past.17"):
+        await jetstream.publish(f"brevo.{shard}.event.track", b"{}")
+
+    info = await jetstream.consumer_info("BREVO", "brevo-sink")
+    past = await jetstream.consumer_info("BREVO", "brevo-sink-past")
+    assert not before
+    assert (info.num_pending, past.num_pending) == (1, 1)
+    await connection.close()

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from brevo_sink import bulk
-from brevo_sink.request import fingerprint
+from brevo_sink.request import fingerprint, same_email
 from shared.command import ContactUpsert
 
 
@@ -42,6 +42,16 @@ def test_only_a_row_that_can_neither_merge_nor_lose_anything_goes_by_import(more
 def test_another_phone_is_another_fingerprint():
     assert fingerprint(upsert()) != fingerprint(upsert(attributes={"SMS": "+12025550148"}))
     assert fingerprint(upsert()) == fingerprint(upsert(attributes={"SMS": "+12025550147", "COUNT": 5}))
+
+
+def test_an_email_is_the_same_whatever_became_of_the_phone():
+    whole, without = fingerprint(upsert()), fingerprint(upsert(), {"SMS"})
+
+    assert whole != without
+    assert same_email(whole, without)
+    assert not same_email(whole, fingerprint(upsert(), {"email"}))
+    assert not same_email(whole, fingerprint(upsert(2)))
+    assert not same_email("", fingerprint(upsert(email=None)))
 
 
 def test_an_import_takes_8_mb_and_no_more():

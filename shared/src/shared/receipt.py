@@ -23,7 +23,7 @@ class Told(Struct, frozen=True, kw_only=True):
     mapping: str
     name: str = ""  # its ext_id at Brevo, where somebody else gave it
     identifiers: str = (
-        ""  # tells whether email or phone are others now: 32 bits of a hash, too few to find them
+        ""  # tells whether email or phone are others now: 32 bits of a hash each, too few to find them
     )
 
 

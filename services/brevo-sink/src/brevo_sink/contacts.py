@@ -89,7 +89,11 @@ class Contacts:
         https://developers.brevo.com/reference/updatecontact
         """
         told = self._ledger.identifiers(upsert.ext_id)
-        if "email" in item.without or not upsert.email or told == request.fingerprint(upsert):
+        if (
+            "email" in item.without
+            or not upsert.email
+            or request.same_email(told, request.fingerprint(upsert))
+        ):
             return None
         path, by = f"/contacts/{quote(name, safe='')}", [("identifierType", "ext_id")]
         result = await self._brevo.call("GET", path, params=by)

@@ -22,7 +22,7 @@ from shared.command import ContactUpsert
 from shared.verdict import Pause, Retry
 
 POLL_MAX_S = 300.0  # between looks at a process: they count among the 100 calls an hour of "all others"
-STUCK_S = 3600.0  # after so long an import is given up, and all of it told singly
+STUCK_S = 900.0  # after so long an import is given up, and all of it told singly
 
 log = structlog.get_logger()
 

@@ -43,7 +43,7 @@ def told(item: Item, upsert: ContactUpsert) -> Told:
         position=position,
         mapping=upsert.mapping,
         name=item.foreign_name,
-        identifiers="" if item.without else request.fingerprint(upsert),
+        identifiers=request.fingerprint(upsert, item.without),
     )
 
 

@@ -48,10 +48,20 @@ def contact(
     return body
 
 
-def fingerprint(command: ContactUpsert) -> str:
-    """Tells whether a contact's email and phone are others now, and which they are to nobody: 32 bits of a hash."""
-    given = f"{command.email or ''} {command.attributes.get('SMS', '')}"
-    return hashlib.sha256(given.encode()).hexdigest()[:8]
+def fingerprint(command: ContactUpsert, without: Collection[str] = ()) -> str:
+    """Tells whether a contact's email and phone are others now, and which they are to nobody: 32 bits of a hash each."""
+    email = "" if "email" in without else command.email
+    phone = "" if "SMS" in without else command.attributes.get("SMS")
+    return f"{_digits(email)}.{_digits(phone)}"
+
+
+def same_email(one: str, other: str) -> bool:
+    """Whether two fingerprints are of the same email."""
+    return one.partition(".")[0] == other.partition(".")[0] != ""
+
+
+def _digits(identifier: object) -> str:
+    return hashlib.sha256(str(identifier).encode()).hexdigest()[:8] if identifier else ""
 
 
 def event(command: EventTrack, name: str) -> dict[str, Any]:
