@@ -17,7 +17,7 @@ from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from nats.js.kv import KeyValue
 
-from poller.resource import Resource, window_end_ms
+from poller.resource import Resource, Span, window_end_ms
 from poller.twilio import Twilio, TwilioError
 from shared import backfill, bus
 from shared.backfill import Backfill
@@ -117,10 +117,9 @@ class Backfills:
 
     async def _window(self, resource: Resource, one: Backfill) -> None:
         end_ms = window_end_ms(resource, one.at_ms, one.until_ms)
+        span = Span(one.at_ms, end_ms, backfill=True, channels=frozenset(one.asked.channels))
         found, told_s = backfill.Count(), time.monotonic()
-        async for count in resource.read(
-            one.at_ms, end_ms, backfill=True, channels=frozenset(one.asked.channels)
-        ):
+        async for count in resource.read(span):
             found.add(count)
             if time.monotonic() - told_s > TELL_S:
                 one.under_way, told_s = found.read, time.monotonic()

@@ -10,12 +10,11 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from poller import endpoints, items
-from poller.account import Account
-from poller.intake import Intake
 from poller.items import Item
-from poller.twilio import CONNECTIONS, Page, Twilio
+from poller.resource import Source, Span
+from poller.twilio import CONNECTIONS, Page
 from shared.backfill import Count
-from shared.config import Channel, Resource, TwilioFlex
+from shared.config import Channel, Resource
 from shared.event import rfc3339
 
 DAY_MS = 24 * 3600 * 1000
@@ -30,75 +29,67 @@ class Conversations:
     gone = ""
     every = 10
 
-    def __init__(self, twilio: Twilio, account: Account, intake: Intake, config: TwilioFlex) -> None:
-        self._twilio = twilio
-        self._account = account
-        self._intake = intake
-        self._config = config
+    def __init__(self, source: Source) -> None:
+        self._source = source
 
-    async def read(
-        self,
-        start_ms: int,
-        end_ms: int,
-        *,
-        backfill: bool = False,
-        channels: frozenset[Channel] = frozenset(),
-    ) -> AsyncIterator[Count]:
+    async def read(self, span: Span) -> AsyncIterator[Count]:
         """Store those made on these days.
 
         Which channel a conversation is on only its participants say: those of another are left out.
         """
-        await self._intake.catch_up()
-        async for page in pages_of(self._twilio, self._account, start_ms, end_ms, backfill=backfill):
+        await self._source.intake.catch_up()
+        async for page in pages_of(self._source, span):
             read, unreadable = items.read_conversations(
-                page.items, account_sid=self._account.account_sid, keep_bodies=self._config.message_bodies
+                page.items,
+                account_sid=self._source.account.account_sid,
+                keep_bodies=self._source.config.message_bodies,
             )
-            asked = [item for item in read if self._unsure(item, backfill=backfill)]
-            others = await self._participants([item.event.subject for item in asked], backfill=backfill)
-            left_out = {sid for sid, said in others.items() if channels and not _on(channels, said)}
+            asked = [item for item in read if self._unsure(item, span)]
+            others = await self._participants([item.event.subject for item in asked], span)
+            left_out = {sid for sid, said in others.items() if span.channels and not _on(span.channels, said)}
             taking_part = [item for sid, said in others.items() if sid not in left_out for item in said]
-            count = await self._intake.store(taking_part)
+            count = await self._source.intake.store(taking_part)
             count.add(
-                await self._intake.store(
+                await self._source.intake.store(
                     [item for item in read if item.event.subject not in left_out], unreadable
                 )
             )
             yield count
 
-    def _unsure(self, item: Item, *, backfill: bool) -> bool:
+    def _unsure(self, item: Item, span: Span) -> bool:
         """Whether the log may lack who takes part: for what we stored ourselves it does not."""
-        known = (None, "webhook") if backfill else (None,)
-        return item.event.type == "conversation.added" and self._intake.origin(item) in known
+        known = (None, "webhook") if span.backfill else (None,)
+        return item.event.type == "conversation.added" and self._source.intake.origin(item) in known
 
-    async def _participants(self, sids: Sequence[str], *, backfill: bool) -> dict[str, list[Item]]:
+    async def _participants(self, sids: Sequence[str], span: Span) -> dict[str, list[Item]]:
         """Who takes part, by conversation."""
         found: dict[str, list[Item]] = {}
 
         async def one(sid: str) -> None:
             found[sid] = []
-            pages = self._twilio.pages(
+            pages = self._source.twilio.pages(
                 endpoints.PARTICIPANTS,
-                backfill=backfill,
-                ChatServiceSid=self._account.chat_service_sid,
+                backfill=span.backfill,
+                ChatServiceSid=self._source.account.chat_service_sid,
                 ConversationSid=sid,
             )
             async for page in pages:
-                found[sid] += items.read_participants(page.items, account_sid=self._account.account_sid)
+                found[sid] += items.read_participants(
+                    page.items, account_sid=self._source.account.account_sid
+                )
 
         await for_each(sids, one)
         return found
 
 
-def pages_of(
-    twilio: Twilio, account: Account, start_ms: int, end_ms: int, *, backfill: bool
-) -> AsyncIterator[Page]:
+def pages_of(source: Source, span: Span) -> AsyncIterator[Page]:
     """The conversations made on these days; no pages where the account has no chat service."""
-    return twilio.pages(
+    return source.twilio.pages(
         endpoints.CONVERSATIONS,
-        backfill=backfill,
-        ChatServiceSid=account.chat_service_sid,
-        StartDate=rfc3339(start_ms)[:10],
-        EndDate=rfc3339(max(start_ms, end_ms - 1))[:10],  # a window ends where the next day begins
+        backfill=span.backfill,
+        ChatServiceSid=source.account.chat_service_sid,
+        StartDate=rfc3339(span.start_ms)[:10],
+        EndDate=rfc3339(max(span.start_ms, span.end_ms - 1))[:10],  # a window ends where the next day begins
     )
 
 

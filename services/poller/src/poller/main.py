@@ -15,7 +15,7 @@ import structlog
 from faststream.asgi import AsgiFastStream
 from prometheus_client import CollectorRegistry
 
-from poller.account import Account, discover
+from poller.account import discover
 from poller.backfills import Backfills
 from poller.conversations import Conversations
 from poller.cursors import Cursors
@@ -26,7 +26,7 @@ from poller.messages import Messages
 from poller.metrics import Metrics
 from poller.poll import Poll
 from poller.rates import Rates
-from poller.resource import Resource
+from poller.resource import Resource, Source
 from poller.settings import Settings
 from poller.snapshots import LISTS, Snapshots
 from poller.statistics import Statistics
@@ -34,7 +34,7 @@ from poller.tasks import Tasks
 from poller.twilio import Credentials, Twilio, TwilioError
 from shared import bus, service
 from shared.bus import NotPublishedError
-from shared.config import Config, ConfigError, TwilioFlex, load
+from shared.config import Config, ConfigError, load
 from shared.counter import total
 from shared.credentials import environment
 from shared.event import rfc3339
@@ -76,7 +76,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
                 twilio = Twilio(one, urls=settings.urls, rates=rates, log_calls=config.flex.log_api_calls)
                 try:
                     account = await discover(twilio, told)
-                    resources = resources_of(twilio, account, intake, config.flex)
+                    resources = resources_of(Source(twilio, account, intake, config.flex))
                     polled_ones = [resources[name] for name in resources if name in told.resources]
                     poll = Poll(twilio, polled_ones, Cursors(broker), told, metrics)
                     backfills = Backfills(broker, twilio, list(resources.values()))
@@ -114,11 +114,10 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
     )
 
 
-def resources_of(twilio: Twilio, account: Account, intake: Intake, flex: TwilioFlex) -> dict[str, Resource]:
+def resources_of(source: Source) -> dict[str, Resource]:
     """Everything that can be read, by name; `tasks` first."""
-    kinds = (Tasks, Conversations, Messages, Statistics)
-    resources: list[Resource] = [kind(twilio, account, intake, flex) for kind in kinds]
-    resources += [Snapshots(name, twilio, account, intake, flex) for name in LISTS]
+    resources: list[Resource] = [kind(source) for kind in (Tasks, Conversations, Messages, Statistics)]
+    resources += [Snapshots(name, source) for name in LISTS]
     return {resource.name: resource for resource in resources}
 
 

@@ -13,7 +13,7 @@ import structlog
 
 from poller.cursors import Cursors
 from poller.metrics import Metrics
-from poller.resource import Resource, window_end_ms
+from poller.resource import Resource, Span, window_end_ms
 from poller.twilio import Twilio, TwilioError
 from shared.config import Poller
 from shared.event import rfc3339
@@ -70,7 +70,7 @@ class Poll:
             at_ms = oldest_ms
         while at_ms < now_ms:
             end_ms = window_end_ms(resource, at_ms, now_ms)
-            async for _ in resource.read(at_ms - round(self._told.overlap_s * 1000), end_ms):
+            async for _ in resource.read(Span(at_ms - round(self._told.overlap_s * 1000), end_ms)):
                 pass
             await self._cursors.move(resource.name, end_ms)
             self._metrics.cursor.labels(resource.name).set(end_ms / 1000)

@@ -1,11 +1,35 @@
 """What every resource of Twilio's is to those who read it: polling and backfills."""
 
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from typing import Protocol
 
+from poller.account import Account
+from poller.intake import Intake
+from poller.twilio import Twilio
 from shared import config
 from shared.backfill import Count
-from shared.config import Channel
+from shared.config import Channel, TwilioFlex
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where everything is read from, and where it goes."""
+
+    twilio: Twilio
+    account: Account
+    intake: Intake
+    config: TwilioFlex
+
+
+@dataclass(frozen=True)
+class Span:
+    """What of a resource is read: what happened then, epoch milliseconds."""
+
+    start_ms: int
+    end_ms: int
+    backfill: bool = False  # it leaves room under the limits for what happens now
+    channels: frozenset[Channel] = frozenset()  # none: all
 
 
 class Resource(Protocol):
@@ -17,15 +41,8 @@ class Resource(Protocol):
     gone: str  # what is said where older was asked for
     every: int  # it is read each so-manieth poll
 
-    def read(
-        self,
-        start_ms: int,
-        end_ms: int,
-        *,
-        backfill: bool = False,
-        channels: frozenset[Channel] = frozenset(),
-    ) -> AsyncIterator[Count]:
-        """Store what happened then, page after page; without `channels` of all.  Raises TwilioError, NotPublishedError."""
+    def read(self, span: Span) -> AsyncIterator[Count]:
+        """Store it, page after page.  Raises TwilioError, NotPublishedError."""
 
 
 def window_end_ms(resource: Resource, at_ms: int, until_ms: int) -> int:

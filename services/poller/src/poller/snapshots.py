@@ -9,13 +9,12 @@ import msgspec
 from msgspec import Struct
 
 from poller import endpoints, items
-from poller.account import Account
 from poller.endpoints import Endpoint
-from poller.intake import Intake
 from poller.items import Item
-from poller.twilio import Page, Twilio
+from poller.resource import Source, Span
+from poller.twilio import Page
 from shared.backfill import Count
-from shared.config import Channel, Resource, TwilioFlex
+from shared.config import Resource
 
 
 class List(Struct, frozen=True, kw_only=True):
@@ -51,62 +50,55 @@ class Snapshots:
     kept_ms = 1  # what was before now is not to be had
     every = 10
 
-    def __init__(
-        self, name: Resource, twilio: Twilio, account: Account, intake: Intake, config: TwilioFlex
-    ) -> None:
+    def __init__(self, name: Resource, source: Source) -> None:
         self.name = name
         self.gone = f"Twilio tells of {name} only as they are now"
         if name == "open_tasks":
             self.gone += "; of tasks that have ended, `tasks` tells"
-        self._twilio = twilio
-        self._account = account
-        self._intake = intake
-        self._config = config
+        self._source = source
 
-    async def read(
-        self,
-        start_ms: int,  # noqa: ARG002 - as it is now
-        end_ms: int,  # noqa: ARG002
-        *,
-        backfill: bool = False,
-        channels: frozenset[Channel] = frozenset(),  # noqa: ARG002 - they are of the workspace
-    ) -> AsyncIterator[Count]:
+    async def read(self, span: Span) -> AsyncIterator[Count]:
         """Store what has changed."""
-        await self._intake.catch_up()
+        await self._source.intake.catch_up()
         for one in LISTS[self.name]:
-            sids = {"WorkspaceSid": self._account.workspace_sid} if one.product == "taskrouter" else {}
-            async for page in self._twilio.pages(one.endpoint, backfill=backfill, **sids, **one.filters):
-                yield await self._stored(one, page, sids, backfill=backfill)
+            sids = {"WorkspaceSid": self._source.account.workspace_sid} if one.product == "taskrouter" else {}
+            async for page in self._source.twilio.pages(
+                one.endpoint, backfill=span.backfill, **sids, **one.filters
+            ):
+                yield await self._stored(one, page, sids, backfill=span.backfill)
 
     async def _stored(self, one: List, page: Page, sids: Mapping[str, str], *, backfill: bool) -> Count:
         read, unreadable = self._read(one, [raw for raw in page.items if self._ours(raw)])
         if one.one:
             read = [await self._whole(one, one.one, item, sids, backfill=backfill) for item in read]
-        return await self._intake.store(read, unreadable)
+        return await self._source.intake.store(read, unreadable)
 
     def _read(self, one: List, raws: list[msgspec.Raw]) -> tuple[list[Item], list[items.Unreadable]]:
         return items.read_snapshots(
             raws,
             type_=one.type_,
             product=one.product,
-            account_sid=self._account.account_sid,
-            keep_bodies=self._config.message_bodies,
+            account_sid=self._source.account.account_sid,
+            keep_bodies=self._source.config.message_bodies,
         )
 
     def _ours(self, raw: msgspec.Raw) -> bool:
         """Whether it is of the Flex flow that the connector file names; what names none is."""
-        if self.name != "channels" or not self._config.flex_flow_sid:
+        if self.name != "channels" or not self._source.config.flex_flow_sid:
             return True
         given = msgspec.json.decode(raw)
-        return not isinstance(given, dict) or given.get("flex_flow_sid") in (None, self._config.flex_flow_sid)
+        return not isinstance(given, dict) or given.get("flex_flow_sid") in (
+            None,
+            self._source.config.flex_flow_sid,
+        )
 
     async def _whole(
         self, one: List, endpoint: Endpoint, item: Item, sids: Mapping[str, str], *, backfill: bool
     ) -> Item:
         """With its attributes, where the list lacks them and it is new; as it was where it has gone meanwhile."""
         given = msgspec.json.decode(item.event.body)
-        if given.get("attributes") is not None or self._intake.origin(item):
+        if given.get("attributes") is not None or self._source.intake.origin(item):
             return item
-        whole = await self._twilio.fetch(endpoint, backfill=backfill, Sid=item.event.subject, **sids)
+        whole = await self._source.twilio.fetch(endpoint, backfill=backfill, Sid=item.event.subject, **sids)
         read = whole and self._read(one, [msgspec.Raw(msgspec.json.encode(whole))])[0]
         return read[0] if read else item

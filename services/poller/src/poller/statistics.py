@@ -10,13 +10,11 @@ from typing import Any
 import msgspec
 
 from poller import endpoints, items
-from poller.account import Account
 from poller.endpoints import Endpoint
-from poller.intake import Intake
 from poller.items import Item
-from poller.twilio import Twilio
+from poller.resource import Source, Span
 from shared.backfill import Count
-from shared.config import Channel, Resource, TwilioFlex
+from shared.config import Resource
 from shared.event import rfc3339
 
 QUARTER_MS = 15 * 60 * 1000
@@ -33,33 +31,23 @@ class Statistics:
     )
     every = 1  # most polls find no quarter that is over, and ask nothing
 
-    def __init__(self, twilio: Twilio, account: Account, intake: Intake, config: TwilioFlex) -> None:
-        self._twilio = twilio
-        self._account = account
-        self._intake = intake
-        self._config = config
+    def __init__(self, source: Source) -> None:
+        self._source = source
 
-    async def read(
-        self,
-        start_ms: int,
-        end_ms: int,
-        *,
-        backfill: bool = False,
-        channels: frozenset[Channel] = frozenset(),  # noqa: ARG002 - of all
-    ) -> AsyncIterator[Count]:
+    async def read(self, span: Span) -> AsyncIterator[Count]:
         """Store those of the quarters that ended then."""
-        await self._intake.catch_up()
-        for at_ms in range((start_ms // QUARTER_MS + 1) * QUARTER_MS, end_ms + 1, QUARTER_MS):
-            yield await self._quarter(at_ms, backfill=backfill)
+        await self._source.intake.catch_up()
+        for at_ms in range((span.start_ms // QUARTER_MS + 1) * QUARTER_MS, span.end_ms + 1, QUARTER_MS):
+            yield await self._quarter(at_ms, backfill=span.backfill)
 
     async def _quarter(self, at_ms: int, *, backfill: bool) -> Count:
         """The workspace's last, so that what was interrupted before it is done again."""
-        workspace = self._account.workspace_sid
+        workspace = self._source.account.workspace_sid
         whole = self._item({}, "workspace.statistics", workspace, at_ms)
-        if self._intake.origin(whole):
+        if self._source.intake.origin(whole):
             return Count()
         count = Count()
-        async for page in self._twilio.pages(
+        async for page in self._source.twilio.pages(
             endpoints.TASK_QUEUES, backfill=backfill, WorkspaceSid=workspace
         ):
             for raw in page.items:
@@ -81,8 +69,8 @@ class Statistics:
     async def _of(
         self, cumulative: Endpoint, real_time: Endpoint, type_: str, at_ms: int, *, backfill: bool, subject: str, **sids: str
     ) -> Count:  # fmt: skip
-        sids = {"WorkspaceSid": self._account.workspace_sid, **sids}
-        past = await self._twilio.fetch(
+        sids = {"WorkspaceSid": self._source.account.workspace_sid, **sids}
+        past = await self._source.twilio.fetch(
             cumulative,
             backfill=backfill,
             StartDate=rfc3339(at_ms - QUARTER_MS),
@@ -92,11 +80,11 @@ class Statistics:
         over_s = time.time() - at_ms / 1000
         now = None
         if over_s < QUARTER_MS / 1000:  # what is now says nothing of a quarter long ago
-            now = await self._twilio.fetch(real_time, backfill=backfill, **sids)
+            now = await self._source.twilio.fetch(real_time, backfill=backfill, **sids)
         given: dict[str, Any] = {"cumulative": past, "real_time": now}
-        return await self._intake.store([self._item(given, type_, subject, at_ms)])
+        return await self._source.intake.store([self._item(given, type_, subject, at_ms)])
 
     def _item(self, given: dict[str, Any], type_: str, subject: str, at_ms: int) -> Item:
         return items.measured(
-            given, type_=type_, subject=subject, account_sid=self._account.account_sid, at_ms=at_ms
+            given, type_=type_, subject=subject, account_sid=self._source.account.account_sid, at_ms=at_ms
         )

@@ -7,12 +7,10 @@ https://www.twilio.com/docs/taskrouter/api/event
 from collections.abc import AsyncIterator, Iterable
 
 from poller import endpoints, items
-from poller.account import Account
-from poller.intake import Intake
 from poller.items import Item
-from poller.twilio import Twilio
+from poller.resource import Source, Span
 from shared.backfill import Count, Day
-from shared.config import Channel, Resource, TwilioFlex
+from shared.config import Resource
 from shared.event import rfc3339
 
 DAY_MS = 24 * 3600 * 1000
@@ -27,36 +25,30 @@ class Tasks:
     gone = "TaskRouter keeps events for 30 days: of tasks before {date} nothing is left at Twilio"
     every = 1
 
-    def __init__(self, twilio: Twilio, account: Account, intake: Intake, config: TwilioFlex) -> None:
-        self._twilio = twilio
-        self._account = account
-        self._intake = intake
-        self._config = config
+    def __init__(self, source: Source) -> None:
+        self._source = source
 
-    async def read(
-        self,
-        start_ms: int,
-        end_ms: int,
-        *,
-        backfill: bool = False,
-        channels: frozenset[Channel] = frozenset(),
-    ) -> AsyncIterator[Count]:
+    async def read(self, span: Span) -> AsyncIterator[Count]:
         """Store what happened then; what concerns no task, with any channels."""
-        await self._intake.catch_up()
-        pages = self._twilio.pages(
+        await self._source.intake.catch_up()
+        pages = self._source.twilio.pages(
             endpoints.EVENTS,
-            backfill=backfill,
-            WorkspaceSid=self._account.workspace_sid,
-            StartDate=rfc3339(start_ms // 1000 * 1000),
-            EndDate=rfc3339(end_ms + 1000),  # whole seconds; what is read beyond the window is read again
+            backfill=span.backfill,
+            WorkspaceSid=self._source.account.workspace_sid,
+            StartDate=rfc3339(span.start_ms // 1000 * 1000),
+            EndDate=rfc3339(
+                span.end_ms + 1000
+            ),  # whole seconds; what is read beyond the window is read again
         )
         async for page in pages:
             read, unreadable = items.read_events(
-                page.items, account_sid=self._account.account_sid, keep_bodies=self._config.message_bodies
+                page.items,
+                account_sid=self._source.account.account_sid,
+                keep_bodies=self._source.config.message_bodies,
             )
-            wanted = [item for item in read if not channels or item.channel in ("", *channels)]
-            days = self._days(item for item in wanted if start_ms <= item.event.time_ms < end_ms)
-            count = await self._intake.store(wanted, unreadable)
+            wanted = [item for item in read if not span.channels or item.channel in ("", *span.channels)]
+            days = self._days(item for item in wanted if span.start_ms <= item.event.time_ms < span.end_ms)
+            count = await self._source.intake.store(wanted, unreadable)
             count.days = days
             yield count
 
@@ -67,7 +59,7 @@ class Tasks:
             if item.event.type == "task.created":
                 day = days.setdefault(rfc3339(item.event.time_ms)[:10], Day())
                 day.known += 1
-                match self._intake.origin(item):
+                match self._source.intake.origin(item):
                     case "webhook":
                         day.told += 1
                     case "poller":
