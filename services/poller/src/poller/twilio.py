@@ -158,7 +158,9 @@ class Twilio:
         A list that is absent has no pages.  Raises TwilioError.
         """
         url = self._url(endpoint, {**named, "PageSize": str(endpoint.page_size)})
-        while True:
+        seen = set[bytes]()  # some 100 bytes for each page
+        while url.raw_path not in seen:
+            seen.add(url.raw_path)
             try:
                 reply = await self._call(endpoint, url, backfill=backfill)
             except TwilioError as error:
@@ -171,6 +173,7 @@ class Twilio:
                 return
             # Twilio's own URL, but at the address we were given: the credentials go nowhere else.
             url = url.copy_with(raw_path=httpx.URL(following).raw_path)
+        raise TwilioError(endpoint, Reject("its pages lead back to one that was read"))
 
     async def create(
         self, endpoint: Endpoint, form: Sequence[tuple[str, str]], **sids: str
