@@ -27,7 +27,7 @@ setup: $(NEEDED) ## install everything into .venv
 	@$(UV) sync --frozen --quiet
 
 demo: $(NEEDED) ## a day in a contact centre, from webhook to Brevo
-	@$(UV) sync --frozen --quiet --no-dev
+	@$(UV) sync --frozen --quiet --no-dev --inexact
 	@$(RUN) --no-dev --no-sync tajo-sandbox demo $(ARGS)
 
 test: setup ## everything that needs no Docker, three at a time: most of a test is waiting

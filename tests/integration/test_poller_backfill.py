@@ -10,13 +10,15 @@ import sys
 import time
 from collections import Counter
 
+import msgspec
 import nats
 import pytest
 
+from poller.items import read_events
 from sandbox.app import serving
 from sandbox.brevo import BrevoSandbox
 from sandbox.faults import Fault
-from sandbox.items import Conversation
+from sandbox.items import CHAT_SERVICE_SID, Conversation
 from sandbox.rest import LIMITS, TwilioSandbox
 from sandbox.task import at
 from sandbox.traffic import conversations, traffic
@@ -24,7 +26,7 @@ from sandbox.twilio import ACCOUNT_SID
 from shared import backfill, bus
 from shared.backfill import Asked
 from shared.event import RawEvent, to_message
-from shared.topology import BACKFILLS
+from shared.topology import BACKFILLS, CURSORS
 from tajo import sync
 
 PRODUCTS = ("FLEX", "TASKROUTER", "CONVERSATIONS", "EVENTS")
@@ -329,9 +331,109 @@ async def test_no_second_at_twilio_holds_more_than_a_limit_while_polling_and_bac
     assert {name: peak for name in LIMITS if (peak := twilio.peak(name)) > LIMITS[name]} == {}
 
 
+async def test_a_conversation_twilio_refuses_to_tell_of_takes_no_other_along(nats_server, poller):
+    twilio = twilio_of()
+    one = CONVERSATIONS[5]
+    path = f"/twilio/conversations/v1/Services/{CHAT_SERVICE_SID}/Conversations/{one.sid}/"
+    twilio.faults.append(Fault("status", status=400, path=path, times=None))
+    async with serving(BrevoSandbox(), twilio) as url:
+        await asyncio.to_thread(poller(url).start, ready=True)
+        words = (
+            "sync",
+            "twilio-flex",
+            "--json",
+            "--type",
+            "full",
+            "--since",
+            SINCE,
+            "--resources",
+            "conversations",
+        )
+        code, out, _ = await ran(nats_server.url, *words)
+        assert (code, json.loads(out)[0]["unreadable"]) == (0, 1)
+        assert kinds(await stored(nats_server.url))["conversation.added"] == len(CONVERSATIONS) - 1
+
+        twilio.faults.clear()
+        await ran(nats_server.url, *words)
+        assert kinds(await stored(nats_server.url))["conversation.added"] == len(CONVERSATIONS)
+
+
+async def test_a_backfill_goes_on_while_polling_is_refused(nats_server, poller):
+    twilio = twilio_of()
+    twilio.faults.append(
+        Fault("status", status=403, path="/twilio/taskrouter/v1/Workspaces/", every=2, times=None)
+    )
+    async with serving(BrevoSandbox(), twilio) as url:
+        process = poller(url, "resources: [tasks], look_back_s: 60")
+        await asyncio.to_thread(process.start)
+        await asyncio.to_thread(process.wait, 503)  # the workspace is there, its events are refused
+        words = ("sync", "twilio-flex", "--type", "full", "--since", SINCE, "--resources", "conversations")
+        code, _, _ = await ran(nats_server.url, *words)
+
+    assert code == 0
+    assert kinds(await stored(nats_server.url))["conversation.added"] == len(CONVERSATIONS)
+
+
+async def test_what_somebody_else_reads_is_not_taken_over(nats_server, poller):
+    twilio = twilio_of()
+    twilio.faults.append(Fault("latency", seconds=0.2, path="/twilio/taskrouter", times=None))
+    async with serving(BrevoSandbox(), twilio) as url:
+        await asyncio.to_thread(poller(url, "resources: [workers], look_back_s: 0").start, ready=True)
+        words = (
+            "sync",
+            "twilio-flex",
+            "--json",
+            "--type",
+            "full",
+            "--since",
+            "2026-10-25",
+            "--resources",
+            "tasks",
+        )
+        first = tajo(nats_server.url, *words)
+        await _until(lambda: _at(nats_server.url), 1)
+        code, out, err = await ran(nats_server.url, *words, "--channels", "sms")
+        verified = await ran(nats_server.url, "verify", "twilio-flex", "--since", SINCE)
+        out, _ = await asyncio.to_thread(first.communicate, timeout=60)
+
+    assert code == 1
+    assert "tasks since 2026-10-25 (full) is being read already: wait until it is done" in err
+    assert (verified[0], first.returncode) == (0, 0)
+    assert json.loads(out)[0]["since"] == "2026-10-25T00:00:00.000Z"
+
+
+async def test_a_cursor_that_a_wrong_clock_left_in_the_future_is_set_back(nats_server, poller):
+    connection = await nats.connect(nats_server.url)
+    cursors = await connection.jetstream().key_value(CURSORS.name)
+    await cursors.put("tasks", b"4070908800493")
+    await connection.close()
+    async with serving(BrevoSandbox(), twilio_of()) as url:
+        await asyncio.to_thread(poller(url).start, ready=True)
+        await _until(lambda: _events(nats_server.url), len(EVENTS))
+
+
+async def _events(url: str) -> int:
+    return kinds(await stored(url))["EV"]
+
+
+def test_a_date_that_is_none_and_bytes_that_are_no_text_make_an_item_unreadable():
+    good = b'"event_type": "task.created", "resource_sid": "WT' + b"0" * 32 + b'"}'
+    raws = [
+        b'{"event_date_ms": 9999999999999999, ' + good, b'{"event_date_ms": -1, ' + good,
+        b'{"event_date_ms": 100000000000000000000000, ' + good, b'{"sid": "\xff"}', b'{"event_date_ms": 1, ' + good,
+    ]  # fmt: skip
+    read, unreadable = read_events(map(msgspec.Raw, raws), account_sid=ACCOUNT_SID, keep_bodies=False)
+
+    assert len(read) == 1
+    assert [one.why.partition(":")[0] for one in unreadable] == [*["no event_date_ms"] * 3, "no JSON"]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [
+        (("--since", "2099-01-01"), "2099-01-01 is in the future"),
+        (("--since", "0001-01-01"), "0001-01-01 is before there was a Twilio"),
+        (("--resources", ","), "no resource is named: there are tasks"),
         (("--resources", "tasks,calls"), "calls is no resource: there are tasks, conversations, messages"),
         (("--channels", "fax"), "fax is no channel: there are voice, sms"),
         (("--since", "yesterday"), "yesterday is no date: write 2024-01-01"),
@@ -370,6 +472,10 @@ def test_what_is_asked_again_goes_on_and_what_is_new_begins_where_the_last_ended
     assert backfill.planned(other_channels, again, now_ms=9000).since_ms == 1000
     full = backfill.planned(asked, again, now_ms=9000)
     assert (full.since_ms, full.at_ms) == (1000, 1000)
+    later = Asked(resource="tasks", since_ms=8000)
+    gap = backfill.planned(later, again, now_ms=9000)
+    gap.state = "done"
+    assert backfill.planned(newer, gap, now_ms=9900).since_ms == 6000  # from 6000 to 8000 nothing was read
     stopped_full = backfill.planned(newer, full, now_ms=9500)
     assert stopped_full.since_ms == 6000  # up to then an earlier one was done
 

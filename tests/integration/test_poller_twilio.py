@@ -86,6 +86,42 @@ async def test_a_page_that_is_no_json_is_asked_for_again(local):
     assert len(await read(client(), StartDate=START)) == len(EVENTS)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"events": {}, "meta": {"next_page_url": None}},
+        {"events": [], "meta": []},
+        {"events": [], "meta": {"next_page_url": 7}},
+        {"events": [], "meta": {"next_page_url": "http://[::bad/x"}},
+        {
+            "events": [],
+            "meta": {
+                "next_page_url": f"/twilio/taskrouter/v1/Workspaces/{WORKSPACE_SID}/Events?PageSize=1000"
+            },
+        },
+    ],
+)
+async def test_an_answer_that_is_no_page_or_leads_back_is_said_and_ends_nothing_else(local, body):
+    sandbox, client = local
+    sandbox.faults += [Fault("status", status=200, body=body, times=3, path="/twilio/taskrouter")]
+    one = client()
+
+    with pytest.raises(TwilioError, match=r"no page|lead back"):
+        await read(one)
+    sandbox.faults.clear()
+    assert len(await read(one, StartDate=START)) == len(EVENTS)
+
+
+async def test_one_answer_with_a_wrong_date_moves_no_clock(local):
+    sandbox, client = local
+    one = client()
+    for clock in (END_S, END_S, 4_070_908_800.0, END_S):
+        sandbox.clock = lambda clock=clock: clock
+        await one.fetch(endpoints.CONFIGURATION)
+
+    assert abs(one.now_ms() / 1000 - END_S) < 60
+
+
 async def test_no_second_ever_holds_more_than_a_limit(local):
     sandbox, client = local
     one = client()
@@ -173,7 +209,8 @@ async def test_credentials_go_where_we_were_told_whatever_a_page_says(local):
     page = {"events": [], "meta": {"next_page_url": "https://evil.example/twilio/taskrouter/v1/elsewhere"}}
     sandbox.faults += [Fault("status", status=200, body=page)]
 
-    assert await read(client()) == []
+    with pytest.raises(TwilioError, match="404"):  # a later page that is not there is no end of the list
+        await read(client())
     assert sandbox.answered["GET /twilio/taskrouter/v1/elsewhere 404"] == 1
 
 

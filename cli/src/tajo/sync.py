@@ -2,11 +2,12 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar, get_args
 
+import nats.errors
 import nats.js.errors
 from nats.aio.client import Client
 from nats.js.kv import KeyValue
@@ -19,6 +20,8 @@ from shared.topology import BACKFILLS
 from tajo.broker import connected
 
 LOOK_S = 0.25  # between looks how far it is
+AWAY_TRIES = 300  # to reach a broker that went away, 0.2 s apart
+FOUNDED_MS = 1_199_145_600_000  # 2008, when Twilio was
 TRIES_MAX = 20  # of a write that somebody else's came before
 USUAL: tuple[Resource, ...] = ("tasks", "conversations")  # what Brevo is told of
 
@@ -42,9 +45,16 @@ def asks(
         since_ms = epoch_ms(since) if since else None
     except ValueError:
         raise WrongWordError(f"{since} is no date: write 2024-01-01, or 2024-01-01T08:00:00Z") from None
+    now_ms = round(time.time() * 1000)
+    if since_ms is not None and not FOUNDED_MS <= since_ms <= now_ms:
+        raise WrongWordError(
+            f"{since} is {'in the future' if since_ms > now_ms else 'before there was a Twilio'}"
+        )
     every_channel = get_args(Channel)
     wanted = _words(channels, every_channel, "channel")
-    names = _words(resources, RESOURCES, "resource") or USUAL
+    names = _words(resources, RESOURCES, "resource") if resources else USUAL
+    if not names:
+        raise WrongWordError(f"no resource is named: there are {', '.join(RESOURCES)}")
     return [
         Asked(
             resource=name, incremental=type_ == "incremental", since_ms=since_ms,
@@ -62,54 +72,77 @@ def _words(given: str | Sequence[str], known: tuple[T, ...], what: str) -> tuple
     return tuple(one for one in known if one in words)
 
 
+class BusyError(Exception):
+    """Something else is being read of a resource; says what, and what to do."""
+
+    def __init__(self, one: Backfill) -> None:
+        asked = one.asked
+        since = f" since {rfc3339(asked.since_ms)[:10]}" if asked.since_ms else ""
+        of = f" of {', '.join(asked.channels)}" if asked.channels else ""
+        super().__init__(
+            f"{asked.resource}{of}{since} ({'incremental' if asked.incremental else 'full'}) is being read already: "
+            "wait until it is done, or run that command again and stop it with Ctrl-C"
+        )
+
+
 async def sync(
     url: str, asked: Sequence[Asked], on_look: Callable[[list[Backfill]], None] = lambda _: None
 ) -> list[Backfill]:
     """Have these read, and return how each ended.  Cancelled, it stops them; the same again goes on from there.
 
-    Raises nats' errors and OSError.
+    Raises BusyError where something else is being read of one, nats' errors and OSError.  A broker that goes away
+    meanwhile is waited for, AWAY_TRIES times a second.
     """
     async with connected(url) as connection:
+        connection.options["max_reconnect_attempts"] = (
+            AWAY_TRIES  # to begin with there were few: is it there at all?
+        )
         bucket = await connection.jetstream(timeout=2).key_value(BACKFILLS.name)
         now_ms = round(time.time() * 1000)
         for one in asked:
-            await _change(bucket, one.resource, partial(backfill.planned, one, now_ms=now_ms))
-        names = [one.resource for one in asked]
+            await _change(bucket, one.key, partial(_begun, one, now_ms=now_ms))
+        wanted = {one.key: one for one in asked}
         try:
-            async for looked in _looks(connection, bucket, names):
+            while True:
+                looked = await _look(connection, bucket, wanted)
                 on_look(looked)
-                if all(one.ended for one in looked):
-                    break
+                for found in looked:
+                    if found.asked != wanted[found.asked.key]:
+                        raise BusyError(found)
+                if looked and all(found.ended for found in looked):
+                    return looked
+                await asyncio.sleep(LOOK_S)
         except asyncio.CancelledError:
-            for name in names:
-                await _change(bucket, name, _stopped)
-            on_look(await backfill.read_all(bucket, names))
+            for one in asked:
+                await _change(bucket, one.key, partial(_stopped, one))
+            on_look(await backfill.read_all(bucket, wanted))
             raise
-        return looked
 
 
-async def _looks(
-    connection: Client, bucket: KeyValue, names: Sequence[Resource]
-) -> AsyncIterator[list[Backfill]]:
-    while True:
-        try:
-            yield await backfill.read_all(bucket, names)
-        except nats.errors.TimeoutError:
-            if connection.is_closed:
-                raise
-        await asyncio.sleep(LOOK_S)
+async def _look(connection: Client, bucket: KeyValue, keys: Iterable[str]) -> list[Backfill]:
+    """How far they are; nothing while the broker is away for a moment."""
+    try:
+        return await backfill.read_all(bucket, keys)
+    except (nats.errors.Error, OSError):
+        if connection.is_closed:
+            raise
+        return []
 
 
-def _stopped(last: Backfill | None) -> Backfill | None:
-    if last and not last.ended:
+def _begun(asked: Asked, last: Backfill | None, *, now_ms: int) -> Backfill:
+    if last and not last.ended and last.asked != asked:
+        raise BusyError(last)
+    return backfill.planned(asked, last, now_ms=now_ms)
+
+
+def _stopped(asked: Asked, last: Backfill | None) -> Backfill | None:
+    if last and not last.ended and last.asked == asked:
         last.state = "stopped"
         return last
     return None
 
 
-async def _change(
-    bucket: KeyValue, name: Resource, change: Callable[[Backfill | None], Backfill | None]
-) -> None:
+async def _change(bucket: KeyValue, name: str, change: Callable[[Backfill | None], Backfill | None]) -> None:
     """Write what `change` makes of it, if anything, over exactly that."""
     for _ in range(TRIES_MAX):
         revision, last = await backfill.read(bucket, name)

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar
 
+import msgspec
 import typer
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
@@ -15,7 +16,7 @@ from shared.backfill import Asked, Backfill
 from shared.config import Resource
 from tajo import sync as reads
 from tajo.installing import Name
-from tajo.output import FAILED, INTERRUPTED, NATS_URL, AsJson, NatsUrl, err, out, reaching, show
+from tajo.output import FAILED, INTERRUPTED, NATS_URL, AsJson, NatsUrl, err, failure, out, reaching, show
 
 T = TypeVar("T")
 
@@ -62,14 +63,21 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Hold the log against Twilio: of each day's tasks, how many webhooks told of, and what was missed and fetched."""
-    ended = _watched(nats_url, _asked("full", "tasks", since or reads.days_ago(29)), as_json=as_json)
+    ended = _watched(nats_url, _verified(since or reads.days_ago(29)), as_json=as_json)
     found = ended[0].count.days
     if as_json:
         rows = [
             {"day": day, "known": n.known, "byWebhook": n.told, "byPolling": n.found, "fetchedNow": n.fetched}
             for day, n in sorted(found.items())
         ]
-        show({"state": ended[0].state, "why": ended[0].why, "days": rows})
+        show(
+            {
+                "state": ended[0].state,
+                "why": ended[0].why,
+                "unreadable": ended[0].count.unreadable,
+                "days": rows,
+            }
+        )
     else:
         table = Table("day (UTC)")
         for title in ("tasks at Twilio", "told by webhook", "found by polling", "fetched now"):
@@ -78,7 +86,11 @@ def verify(
             table.add_row(day, f"{n.known:,}", f"{n.told:,}", f"{n.found:,}", f"{n.fetched:,}")
         out.print(table)
         known, fetched = sum(n.known for n in found.values()), sum(n.fetched for n in found.values())
-        if ended[0].state == "done":
+        if ended[0].count.unreadable:
+            out.print(
+                f"[red]{ended[0].count.unreadable:,} of Twilio's events cannot be read:[/red] `tajo dlq ls`"
+            )
+        elif ended[0].state == "done":
             out.print(
                 f"All {known:,} tasks that Twilio knows are in the log; {fetched:,} of them since just now."
             )
@@ -94,8 +106,12 @@ def _asked(type_: str, resources: str, since: str, channels: str = "") -> list[A
         raise typer.BadParameter(str(error)) from error
 
 
+def _verified(since: str) -> list[Asked]:
+    return [msgspec.structs.replace(one, verify=True) for one in _asked("full", "tasks", since)]
+
+
 def _leave(ended: list[Backfill]) -> None:
-    if any(one.state != "done" for one in ended):
+    if any(one.state != "done" or (one.asked.verify and one.count.unreadable) for one in ended):
         raise typer.Exit(FAILED)
 
 
@@ -132,6 +148,8 @@ def _watched(nats_url: str, asked: list[Asked], *, as_json: bool) -> list[Backfi
     try:
         with reaching(nats_url, as_json=as_json), bars:
             return _run(reads.sync(nats_url, asked, look))
+    except reads.BusyError as error:
+        raise failure(str(error), code=FAILED, as_json=as_json) from error
     except asyncio.CancelledError as error:
         err.print("Stopped.  The same command goes on from there.")
         if last and sys.stdout.isatty():
@@ -143,10 +161,15 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     """Until it is done, or SIGINT or SIGTERM cancel it."""
 
     async def stoppable() -> T:
-        task = asyncio.ensure_future(work)
+        task = asyncio.create_task(work)
         loop = asyncio.get_running_loop()
+
+        def once() -> None:  # whoever is impatient must not interrupt the stopping
+            if not task.cancelling():
+                task.cancel()
+
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, task.cancel)
+            loop.add_signal_handler(number, once)
         return await task
 
     return asyncio.run(stoppable())

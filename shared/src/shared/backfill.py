@@ -1,4 +1,4 @@
-"""Backfills: what of the past the poller shall read, one key a resource in the bucket `backfills`.
+"""Backfills: what of the past the poller shall read, a key for each resource in the bucket `backfills`.
 
 Whoever wants one writes it (`tajo connectors sync`, `TajoClient`); the poller works on it and writes how far it is.
 Both name the revision they saw, so neither overwrites what the other said.  Until a window is stored the position does
@@ -16,6 +16,8 @@ from shared import kv
 from shared.config import Channel, Resource
 
 State = Literal["waiting", "running", "stopped", "done", "failed"]
+
+VERIFY = "verify"  # the key of the backfill of `tasks` that `tajo connectors verify` asks for
 
 RESOURCES: tuple[Resource, ...] = get_args(Resource)
 
@@ -57,6 +59,12 @@ class Asked(Struct, frozen=True, kw_only=True):
     incremental: bool = False  # only what came since the last one that was done
     since_ms: int | None = None  # epoch milliseconds; None: as far as FIRST_MS
     channels: tuple[Channel, ...] = ()  # none: all
+    verify: bool = False  # to hold the log against Twilio: beside whatever else is asked of the resource
+
+    @property
+    def key(self) -> str:
+        """Where it stands in the bucket."""
+        return VERIFY if self.verify else self.resource
 
 
 class Backfill(Struct, kw_only=True):
@@ -79,7 +87,7 @@ class Backfill(Struct, kw_only=True):
         return self.state in ("stopped", "done", "failed")
 
 
-FIRST_MS = 30 * 24 * 3600 * 1000  # how far one goes back unless told: as far as TaskRouter's Events
+FIRST_MS = 29 * 24 * 3600 * 1000  # how far one goes back unless told: TaskRouter keeps events for 30 days
 
 
 def planned(asked: Asked, last: Backfill | None, *, now_ms: int) -> Backfill:
@@ -93,24 +101,27 @@ def planned(asked: Asked, last: Backfill | None, *, now_ms: int) -> Backfill:
     since_ms = now_ms - FIRST_MS if asked.since_ms is None else min(asked.since_ms, now_ms)
     done_ms = 0
     if last and last.asked.channels == asked.channels:
-        done_ms = last.until_ms if last.state == "done" else last.done_ms
+        whole = last.state == "done" and (
+            not last.done_ms or last.since_ms <= last.done_ms
+        )  # no gap before it
+        done_ms = last.until_ms if whole else last.done_ms
     if asked.incremental:
         since_ms = max(since_ms, done_ms)
     return Backfill(asked=asked, since_ms=since_ms, until_ms=now_ms, at_ms=since_ms, done_ms=done_ms)
 
 
-async def read(bucket: KeyValue, resource: Resource) -> tuple[int, Backfill | None]:
+async def read(bucket: KeyValue, key: str) -> tuple[int, Backfill | None]:
     """Its revision, and the backfill; None where there never was one.  Raises nats' errors."""
-    revision, value = await kv.read(bucket, resource)
+    revision, value = await kv.read(bucket, key)
     return revision, msgspec.json.decode(value, type=Backfill) if value else None
 
 
 async def write(bucket: KeyValue, backfill: Backfill, revision: int) -> int:
     """Write it over what had that revision; returns its own.  Raises KeyWrongLastSequenceError and nats' errors."""
-    return await bucket.update(backfill.asked.resource, msgspec.json.encode(backfill), last=revision)
+    return await bucket.update(backfill.asked.key, msgspec.json.encode(backfill), last=revision)
 
 
-async def read_all(bucket: KeyValue, resources: Iterable[Resource] = RESOURCES) -> list[Backfill]:
+async def read_all(bucket: KeyValue, keys: Iterable[str]) -> list[Backfill]:
     """All there are of these.  Raises nats' errors."""
-    found = [(await read(bucket, resource))[1] for resource in resources]
+    found = [(await read(bucket, key))[1] for key in keys]
     return [one for one in found if one]

@@ -8,7 +8,7 @@ else wrote (stopped it, asked for another), what they wrote counts, and we begin
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 import nats.errors
 import nats.js.errors
@@ -41,16 +41,20 @@ log = structlog.get_logger()
 class Backfills:
     """All of one account, a task a resource."""
 
-    def __init__(self, broker: NatsBroker, twilio: Twilio, resources: Sequence[Resource]) -> None:
+    def __init__(
+        self, broker: NatsBroker, twilio: Twilio, resources: Mapping[str, Resource], *, last: bool = True
+    ) -> None:
+        """`resources` by the key of their backfill; without `last`, other credentials are tried after these."""
         self._broker = broker
         self._twilio = twilio
-        self._resources = {resource.name: resource for resource in resources}
+        self._resources = resources
+        self._last = last
         self._going: dict[str, asyncio.Task[None]] = {}
         self._revisions: dict[str, int] = {}  # of what is going
         self._writing = asyncio.Lock()  # between our write and knowing its revision nobody looks
 
     async def forever(self) -> None:
-        """Do what is asked, until cancelled.  Raises what is a bug."""
+        """Do what is asked, until cancelled."""
         seen = -1
         try:
             while True:
@@ -61,9 +65,6 @@ class Backfills:
                         seen = last
                 except _AWAY as error:
                     log.debug("no_look_at_backfills", error=type(error).__name__)
-                for task in self._going.values():
-                    if task.done() and not task.cancelled():
-                        task.result()
                 await asyncio.sleep(LOOK_S)
         finally:
             await cancel(list(self._going.values()))
@@ -90,7 +91,12 @@ class Backfills:
             one.at_ms = min(oldest_ms, one.until_ms)
         try:
             while not one.ended:
-                await self._try(resource, one)
+                try:
+                    await self._try(resource, one)
+                except nats.js.errors.KeyWrongLastSequenceError:
+                    raise
+                except Exception as error:  # noqa: BLE001 - a bug of ours must neither end polling nor be silent
+                    one.state, one.why = "failed", f"{type(error).__name__} in the poller"
             log.info("backfill", resource=resource.name, state=one.state, why=one.why)
             await self._say_the_end(one)
         except nats.js.errors.KeyWrongLastSequenceError:
@@ -107,7 +113,7 @@ class Backfills:
             raise
         except TwilioError as error:
             one.why = str(error)
-            if isinstance(error.verdict, Pause | Reject):
+            if isinstance(error.verdict, Reject) or (isinstance(error.verdict, Pause) and self._last):
                 one.state = "failed"
                 return
             await asyncio.sleep(AGAIN_S)
@@ -140,7 +146,7 @@ class Backfills:
             await asyncio.sleep(AGAIN_S)
 
     async def _tell(self, one: Backfill) -> None:
-        name = one.asked.resource
+        name = one.asked.key
         async with self._writing:
             self._revisions[name] = await backfill.write(
                 await self._bucket(), one, self._revisions.get(name, 0)

@@ -12,10 +12,11 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from poller import endpoints, items
 from poller.items import Item
 from poller.resource import Source, Span
-from poller.twilio import CONNECTIONS, Page
+from poller.twilio import CONNECTIONS, Page, TwilioError
 from shared.backfill import Count
 from shared.config import Channel, Resource
 from shared.event import rfc3339
+from shared.verdict import Reject
 
 DAY_MS = 24 * 3600 * 1000
 
@@ -45,13 +46,15 @@ class Conversations:
                 keep_bodies=self._source.config.message_bodies,
             )
             asked = [item for item in read if self._unsure(item, span)]
-            others = await self._participants([item.event.subject for item in asked], span)
+            others, refused = await self._participants([item.event.subject for item in asked], span)
             left_out = {sid for sid, said in others.items() if span.channels and not _on(span.channels, said)}
+            left_out |= refused.keys()
             taking_part = [item for sid, said in others.items() if sid not in left_out for item in said]
             count = await self._source.intake.store(taking_part)
             count.add(
                 await self._source.intake.store(
-                    [item for item in read if item.event.subject not in left_out], unreadable
+                    [item for item in read if item.event.subject not in left_out],
+                    [*unreadable, *refused.values()],
                 )
             )
             yield count
@@ -61,12 +64,23 @@ class Conversations:
         known = (None, "webhook") if span.backfill else (None,)
         return item.event.type == "conversation.added" and self._source.intake.origin(item) in known
 
-    async def _participants(self, sids: Sequence[str], span: Span) -> dict[str, list[Item]]:
-        """Who takes part, by conversation."""
+    async def _participants(
+        self, sids: Sequence[str], span: Span
+    ) -> tuple[dict[str, list[Item]], dict[str, items.Unreadable]]:
+        """Who takes part, by conversation; and those of which Twilio refuses to say it."""
         found: dict[str, list[Item]] = {}
+        refused: dict[str, items.Unreadable] = {}
 
         async def one(sid: str) -> None:
-            found[sid] = []
+            try:
+                found[sid] = await read(sid)
+            except TwilioError as error:
+                if not isinstance(error.verdict, Reject):
+                    raise
+                refused[sid] = items.refused(items.PARTICIPANTS, sid, str(error))
+
+        async def read(sid: str) -> list[Item]:
+            said: list[Item] = []
             pages = self._source.twilio.pages(
                 endpoints.PARTICIPANTS,
                 backfill=span.backfill,
@@ -74,12 +88,11 @@ class Conversations:
                 ConversationSid=sid,
             )
             async for page in pages:
-                found[sid] += items.read_participants(
-                    page.items, account_sid=self._source.account.account_sid
-                )
+                said += items.read_participants(page.items, account_sid=self._source.account.account_sid)
+            return said
 
         await for_each(sids, one)
-        return found
+        return found, refused
 
 
 def pages_of(source: Source, span: Span) -> AsyncIterator[Page]:

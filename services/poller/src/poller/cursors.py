@@ -26,12 +26,12 @@ class Cursors:
             raise NotPublishedError(f"{type(error).__name__} from NATS") from error
         return int(value) if value else None
 
-    async def move(self, name: str, to_ms: int) -> None:
-        """All of a resource up to then is in the log."""
+    async def move(self, name: str, to_ms: int, *, back: bool = False) -> None:
+        """All of a resource up to then is in the log; `back` says that no more is."""
         try:
             bucket = await self._bucket()
             revision, value = await kv.read(bucket, name)
-            if to_ms > int(value or b"0"):
+            if back or to_ms > int(value or b"0"):
                 await bucket.update(name, str(to_ms).encode(), last=revision)
         except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
             raise NotPublishedError(f"{type(error).__name__} from NATS") from error

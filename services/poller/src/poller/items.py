@@ -24,6 +24,7 @@ MESSAGES = "/rest/conversations/messages"
 SNAPSHOTS = "/rest/snapshots"
 CHANNELS = {"web": "webchat", "chat": "webchat"}  # the rest are called what Twilio calls them
 JSON = "application/json"
+MS_MAX = 253_402_300_800_000  # the year 10000, which no date has a name for
 
 _EVENT_SID = re.compile(r"EV[0-9a-f]{32}")
 _SID = re.compile(r"[A-Z]{2}[0-9a-f]{32}")
@@ -114,15 +115,28 @@ def _read(
     items: list[Item] = []
     unreadable: list[Unreadable] = []
     for raw in raws:
-        given = msgspec.json.decode(raw)
+        try:
+            given = msgspec.json.decode(raw)
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+            body = redact.cards(bytes(raw).decode(errors="replace")).encode()
+            unreadable.append(_unreadable(source, body, f"no JSON: {type(error).__name__}"))
+            continue
         clean = redact.value(given, keep_bodies=keep_bodies)
         body = bytes(raw) if clean is given else msgspec.json.encode(clean)
         try:
             items += one(_object(given), body)
         except _Bad as error:
-            digest = hashlib.sha256(body).hexdigest()[:32]
-            unreadable.append(Unreadable(f"{source}/{digest}", source, body, str(error)))
+            unreadable.append(_unreadable(source, body, str(error)))
     return sorted(items, key=lambda item: (item.event.time_ms, item.event.id)), unreadable
+
+
+def _unreadable(source: str, body: bytes, why: str) -> Unreadable:
+    return Unreadable(f"{source}/{hashlib.sha256(body).hexdigest()[:32]}", source, body, why)
+
+
+def refused(source: str, conversation: str, why: str) -> Unreadable:
+    """A conversation of which Twilio refuses what is asked for; it is asked again with the next backfill."""
+    return Unreadable(f"{source}/{conversation}", source, conversation.encode(), f"{conversation}: {why}")
 
 
 def _event(given: dict[str, Any], body: bytes, *, account_sid: str) -> list[Item]:
@@ -133,7 +147,7 @@ def _event(given: dict[str, Any], body: bytes, *, account_sid: str) -> list[Item
     )
     if not isinstance(type_, str) or not _TYPE.fullmatch(type_):
         raise _Bad("no event_type of TaskRouter's")
-    if not isinstance(time_ms, int):
+    if not isinstance(time_ms, int) or not 0 < time_ms < MS_MAX:
         raise _Bad("no event_date_ms")
     data = given.get("event_data")
     data = data if isinstance(data, dict) else {}
@@ -223,6 +237,9 @@ def _sid(given: dict[str, Any], name: str) -> str:
 
 def _ms(given: dict[str, Any], name: str) -> int:
     try:
-        return epoch_ms(given[name])
+        ms = epoch_ms(given[name])
     except (KeyError, TypeError, ValueError, OverflowError):
-        raise _Bad(f"no {name}") from None
+        ms = 0
+    if ms <= 0:
+        raise _Bad(f"no {name}")
+    return ms

@@ -8,8 +8,10 @@ from collections.abc import AsyncIterator
 from poller import endpoints, items
 from poller.conversations import DAY_MS, for_each, pages_of
 from poller.resource import Source, Span
+from poller.twilio import TwilioError
 from shared.backfill import Count
 from shared.config import Resource
+from shared.verdict import Reject
 
 
 class Messages:
@@ -40,6 +42,15 @@ class Messages:
             ]
 
             async def one(sid: str, count: Count = count) -> None:
+                try:
+                    await read(sid, count)
+                except TwilioError as error:
+                    if not isinstance(error.verdict, Reject):
+                        raise
+                    refused = items.refused(items.MESSAGES, sid, str(error))
+                    count.add(await self._source.intake.store((), [refused]))
+
+            async def read(sid: str, count: Count) -> None:
                 pages = self._source.twilio.pages(
                     endpoints.MESSAGES,
                     backfill=span.backfill,
@@ -47,12 +58,12 @@ class Messages:
                     ConversationSid=sid,
                 )
                 async for page in pages:
-                    read, unreadable = items.read_messages(
+                    said, unreadable = items.read_messages(
                         page.items,
                         account_sid=self._source.account.account_sid,
                         keep_bodies=self._source.config.message_bodies,
                     )
-                    count.add(await self._source.intake.store(read, unreadable))
+                    count.add(await self._source.intake.store(said, unreadable))
 
             await for_each(changed, one)
             yield count

@@ -17,7 +17,8 @@ from poller.resource import Resource, Span, window_end_ms
 from poller.twilio import Twilio, TwilioError
 from shared.config import Poller
 from shared.event import rfc3339
-from shared.verdict import Pause, Reject
+
+AHEAD_MS = 60_000  # a cursor so far in the future is none
 
 log = structlog.get_logger()
 
@@ -37,7 +38,7 @@ class Poll:
     async def forever(self, on_poll: Callable[[str], None]) -> None:
         """Poll each interval, and say after each what could not be read, if anything.
 
-        What this account has not or may not read is no reason to leave out the rest, but for the first resource.
+        What cannot be read is no reason to leave out the rest, but for the first resource.
         Raises TwilioError, NotPublishedError and nats' errors.
         """
         refused: dict[str, str] = {}
@@ -49,7 +50,7 @@ class Poll:
                         await self._once(resource)
                         refused.pop(resource.name, None)
                     except TwilioError as error:
-                        if resource is self._resources[0] or not isinstance(error.verdict, Pause | Reject):
+                        if resource is self._resources[0]:
                             raise
                         refused[resource.name] = f"{resource.name}: {error}"
             on_poll("; ".join(refused.values()))
@@ -63,6 +64,10 @@ class Poll:
             at_ms = now_ms - round(self._told.look_back_s * 1000)
             await self._cursors.move(resource.name, at_ms)  # with no look back, the next poll begins here
         oldest_ms = now_ms - resource.kept_ms if resource.kept_ms else 0
+        if at_ms > now_ms + AHEAD_MS:  # Twilio's clock was wrong then, and nobody knows since when
+            log.error("cursor_ahead", resource=resource.name, at=rfc3339(at_ms), now=rfc3339(now_ms))
+            at_ms = oldest_ms or now_ms - round(self._told.look_back_s * 1000)
+            await self._cursors.move(resource.name, at_ms, back=True)
         if at_ms < oldest_ms:
             if resource.window_ms:
                 why = resource.gone.format(date=rfc3339(oldest_ms)[:10])

@@ -51,7 +51,10 @@ class Statistics:
             endpoints.TASK_QUEUES, backfill=backfill, WorkspaceSid=workspace
         ):
             for raw in page.items:
-                queue = str(msgspec.json.decode(raw).get("sid", ""))
+                given = msgspec.json.decode(raw)
+                queue = given.get("sid") if isinstance(given, dict) else None
+                if not isinstance(queue, str):
+                    continue  # `task_queues` says that it is none
                 count.add(
                     await self._of(
                         endpoints.QUEUE_CUMULATIVE, endpoints.QUEUE_REAL_TIME, "task-queue.statistics", at_ms,

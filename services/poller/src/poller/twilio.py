@@ -8,9 +8,11 @@ carried it out then.
 import asyncio
 import random
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from statistics import median
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -29,12 +31,14 @@ CONNECT_S, READ_S = 5.0, 30.0  # a page of 1,000 events is 2.5 MB
 CONNECTIONS = 8
 TRIES_MAX = 8  # ~1 min with the delays between; then whoever asked decides
 PAGE_BYTES_MAX = 64 * 1024**2  # 1,000 events with attributes of 4 KB three times over are 15 MB
+CLOCK_ANSWERS = 5  # of which one may be wrong without consequence
 NAP_S = 1.0  # the longest sleep before the rates are asked again
 
 log = structlog.get_logger()
 
 FORM = "application/x-www-form-urlencoded"
 
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
@@ -123,7 +127,7 @@ class Twilio:
         self._tries_max = tries_max
         self._log_calls = log_calls
         self._ended = asyncio.Event()
-        self._ahead_s = 0.0  # Twilio's clock before ours
+        self._ahead_s = deque[float](maxlen=CLOCK_ANSWERS)  # Twilio's clock before ours, by its last answers
         self._client = httpx.AsyncClient(
             auth=(credentials.user, credentials.secret),
             headers={"accept": "application/json", "user-agent": "tajo-twilio-flex"},
@@ -137,8 +141,8 @@ class Twilio:
         await self._client.aclose()
 
     def now_ms(self) -> int:
-        """What Twilio's clock says, by its last answer; ours before there is one."""
-        return round((time.time() + self._ahead_s) * 1000)
+        """What Twilio's clock says, by most of its last answers; ours before there is one."""
+        return round((time.time() + (median(self._ahead_s) if self._ahead_s else 0.0)) * 1000)
 
     async def fetch(
         self, endpoint: Endpoint, *, backfill: bool = False, **named: str
@@ -150,7 +154,7 @@ class Twilio:
             if isinstance(error.verdict, Absent):
                 return None
             raise
-        return reply.object()
+        return self._object(endpoint, reply)
 
     async def pages(self, endpoint: Endpoint, *, backfill: bool = False, **named: str) -> AsyncIterator[Page]:
         """A list, page after page: `pages(EVENTS, WorkspaceSid="WS…", StartDate="…")`.
@@ -164,22 +168,28 @@ class Twilio:
             try:
                 reply = await self._call(endpoint, url, backfill=backfill)
             except TwilioError as error:
-                if isinstance(error.verdict, Absent):
+                if (
+                    isinstance(error.verdict, Absent) and len(seen) == 1
+                ):  # a later page that is gone is not the end
                     return
                 raise
-            following = reply.next_page_url()
-            yield Page(reply.items(endpoint.key), last=not following)
+            try:
+                items, following = reply.items(endpoint.key), reply.next_page_url()
+                # Twilio's own URL, but at the address we were given: the credentials go nowhere else.
+                next_url = url.copy_with(raw_path=httpx.URL(following).raw_path)
+            except (*_UNREADABLE, httpx.InvalidURL):
+                raise TwilioError(endpoint, Retry("an answer that is no page", answer.DELAY_MAX_S)) from None
+            yield Page(items, last=not following)
             if not following:
                 return
-            # Twilio's own URL, but at the address we were given: the credentials go nowhere else.
-            url = url.copy_with(raw_path=httpx.URL(following).raw_path)
+            url = next_url
         raise TwilioError(endpoint, Reject("its pages lead back to one that was read"))
 
     async def create(
         self, endpoint: Endpoint, form: Sequence[tuple[str, str]], **sids: str
     ) -> dict[str, Any]:
         """Make or change something; a form field may stand several times.  Raises TwilioError."""
-        return (await self._call(endpoint, self._url(endpoint, sids), form=form)).object()
+        return self._object(endpoint, await self._call(endpoint, self._url(endpoint, sids), form=form))
 
     async def delete(self, endpoint: Endpoint, **sids: str) -> None:
         """Remove something; what is not there is removed.  Raises TwilioError."""
@@ -188,6 +198,12 @@ class Twilio:
         except TwilioError as error:
             if not isinstance(error.verdict, Absent):
                 raise
+
+    def _object(self, endpoint: Endpoint, reply: _Reply) -> dict[str, Any]:
+        try:
+            return reply.object()
+        except _UNREADABLE:
+            raise TwilioError(endpoint, Retry("an answer that cannot be read", answer.DELAY_MAX_S)) from None
 
     async def _call(
         self,
@@ -247,7 +263,7 @@ class Twilio:
         if isinstance(verdict, Done):
             fields = {} if status == httpx.codes.NO_CONTENT else _fields(body)
             if fields is not None:
-                self._ahead_s = _ahead_s(headers, time.time())
+                self._ahead_s.append(_ahead_s(headers, time.time()))
                 return _Reply(fields)
             verdict = Retry("an answer that is no JSON object", delay_s)
         if isinstance(verdict, Retry) and status == httpx.codes.TOO_MANY_REQUESTS:
@@ -284,7 +300,7 @@ class Twilio:
 def _fields(body: bytes) -> dict[str, msgspec.Raw] | None:
     try:
         return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+    except _UNREADABLE:
         return None
 
 
