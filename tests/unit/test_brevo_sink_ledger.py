@@ -1,5 +1,7 @@
 """The ledger: what it is told stays told, and what was being sent when it was closed is in doubt."""
 
+import stat
+
 from brevo_sink.ledger import Ledger
 from brevo_sink.preflight import missing
 from shared.config import parse
@@ -102,3 +104,13 @@ def test_what_was_forgotten_gives_its_room_back_at_the_next_start(tmp_path):
     Ledger(path).close()
 
     assert path.stat().st_size < 0.1 * before
+
+
+def test_nobody_but_its_owner_reads_the_file_or_what_stands_beside_it(tmp_path):
+    (tmp_path / "ledger.sqlite").touch(0o644)  # as one was left by an earlier version
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    ledger.write(["a"], "sending")
+
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+    assert len(list(tmp_path.iterdir())) == 3
+    ledger.close()

@@ -33,6 +33,8 @@ class Ledger:
         """Open or create the file; None keeps it in memory."""
         self._sql = sqlite3.connect(path or ":memory:", isolation_level=None)
         self._db = sqlite_utils.Database(self._sql)
+        if path:
+            path.chmod(0o600)  # it holds whom Brevo was told of, and how others called them
         for pragma in ("journal_mode = WAL", "synchronous = FULL"):
             self._sql.execute(f"PRAGMA {pragma}")
         self._sql.execute(
