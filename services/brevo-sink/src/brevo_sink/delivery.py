@@ -124,7 +124,9 @@ class Delivery:
                 held.message = item.message
             elif isinstance(item.command, ContactUpsert):
                 superseded += self._upsert_heard(item)
-            elif isinstance(item.command, ContactRelink | ContactDelete) and item.command.id not in states:
+            elif isinstance(item.command, ContactRelink | ContactDelete) and (
+                states.get(item.command.id) != "delivered"  # one refused before is said again by a person
+            ):
                 self._alone.hold(item)
             elif isinstance(item.command, ContactRelink | ContactDelete):
                 self._alone.heard(item.command.id)
@@ -242,7 +244,7 @@ class Delivery:
         """What a killed sink had in hand of these comes again; before that nothing of their contacts is done."""
         coming = list(coming)
         states = self._ledger.states([command.id for _, command in coming])
-        self._alone.expect(one for one in coming if one[1].id not in states)
+        self._alone.expect(one for one in coming if states.get(one[1].id) != "delivered")
 
     async def watch_stranded(self) -> None:
         """Give up events of contacts nobody told of, or that Brevo refused before.  Runs until cancelled."""

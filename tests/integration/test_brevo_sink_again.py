@@ -1,0 +1,97 @@
+"""What Brevo refused and a person says again with `tajo dlq retry`: carried out then, for whom it was said of."""
+
+import asyncio
+import os
+import subprocess
+import sys
+
+import pytest
+
+from sandbox.app import serving
+from sandbox.brevo import BrevoSandbox
+from sandbox.faults import Fault
+from sandbox.limits import Limits
+from shared.command import ContactDelete, ContactRelink, ContactUpsert
+from shared.topology import BREVO_SINK
+
+FAST = Limits(
+    contacts_per_s=1000, contacts_per_h=None, events_per_s=1000, events_per_h=None, other_per_h=None
+)
+
+
+def upsert(who: str, version: int = 1, email: str = "") -> ContactUpsert:
+    return ContactUpsert(
+        id=f"tajo-{who}/{version}/m/0", ext_id=f"tajo-{who}", version=version, mapping="m",
+        email=email or f"{who}@example.com",
+    )  # fmt: skip
+
+
+def relink(was: str, now: str, version: int) -> ContactRelink:
+    id_ = f"tajo-{was}/tajo-{now}/{version}"
+    return ContactRelink(id=id_, ext_id=f"tajo-{now}", was=f"tajo-{was}", version=version, over=True)
+
+
+def delete(who: str, version: int) -> ContactDelete:
+    return ContactDelete(id=f"tajo-{who}/delete/{version}", ext_id=f"tajo-{who}", version=version)
+
+
+@pytest.fixture
+async def brevo():
+    sandbox = BrevoSandbox(limits=FAST)
+    async with serving(sandbox) as url:
+        sandbox.url = f"{url}/v3"
+        yield sandbox
+
+
+@pytest.fixture
+async def sink(nats_server, service, brevo):
+    one = service(
+        "brevo-sink", TAJO_NATS_URL=nats_server.url, BREVO_API_KEY=brevo.api_key, TAJO_BREVO_URL=brevo.url,
+        TAJO_BREVO_LOOK_S="0.3", TAJO_BREVO_RATE_FRACTION="1",
+    )  # fmt: skip
+    await asyncio.to_thread(one.start, ready=True)
+    return one
+
+
+async def say(nats_server, *said) -> None:
+    await nats_server.say(*said)
+    await nats_server.all_acked(BREVO_SINK)
+
+
+async def retry(nats_server) -> None:
+    """All dead letters there are."""
+    await asyncio.to_thread(
+        subprocess.run,
+        [sys.executable, "-m", "tajo", "dlq", "retry", "--all"],
+        env={**os.environ, "TAJO_NATS_URL": nats_server.url}, capture_output=True, check=True,
+    )  # fmt: skip
+    await nats_server.all_acked(BREVO_SINK)
+
+
+def names(brevo) -> dict[str, str]:
+    return {contact.email: contact.ext_id for contact in brevo.contacts.by_id.values()}
+
+
+def refuse(brevo, method: str, path: str = "/v3/contacts", times: int = 1) -> None:
+    body = {"code": "invalid_parameter", "message": "no"}
+    brevo.faults.append(Fault("status", status=400, times=times, method=method, path=path, body=body))
+
+
+@pytest.mark.parametrize(
+    ("method", "command", "there"),
+    [("DELETE", delete("a", 2), {}), ("PUT", relink("a", "b", 2), {"a@example.com": "tajo-b"})],
+)
+async def test_a_deletion_and_a_relink_that_were_refused_are_carried_out_when_they_are_said_again(
+    nats_server, sink, brevo, *, method, command, there
+):
+    await say(nats_server, upsert("a"))
+    refuse(brevo, method)
+    await say(nats_server, command)
+    assert names(brevo) == {"a@example.com": "tajo-a"}
+    assert len(await nats_server.messages("DEAD")) == 1
+
+    await retry(nats_server)
+
+    assert names(brevo) == there
+    assert not await nats_server.messages("DEAD")
+    assert sink.process.poll() is None
