@@ -2,8 +2,10 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +13,7 @@ from sandbox.app import serving
 from sandbox.brevo import BrevoSandbox
 from sandbox.faults import Fault
 from sandbox.limits import Limits
-from shared.command import ContactDelete, ContactRelink, ContactUpsert
+from shared.command import ContactDelete, ContactRelink, ContactUpsert, EventTrack
 from shared.topology import BREVO_SINK
 
 FAST = Limits(
@@ -33,6 +35,12 @@ def relink(was: str, now: str, version: int) -> ContactRelink:
 
 def delete(who: str, version: int) -> ContactDelete:
     return ContactDelete(id=f"tajo-{who}/delete/{version}", ext_id=f"tajo-{who}", version=version)
+
+
+def track(who: str, name: str = "SUPPORT_REQUESTED") -> EventTrack:
+    return EventTrack(
+        id=f"WT{who}/task.created", ext_id=f"tajo-{who}", name=name, time="2026-11-20T10:00:00.000Z"
+    )
 
 
 @pytest.fixture
@@ -95,3 +103,73 @@ async def test_a_deletion_and_a_relink_that_were_refused_are_carried_out_when_th
     assert names(brevo) == there
     assert not await nats_server.messages("DEAD")
     assert sink.process.poll() is None
+
+
+@pytest.mark.parametrize("ledger_lost", [False, True])
+async def test_an_event_said_again_goes_to_whom_it_was_said_of_though_another_has_the_name_now(
+    nats_server, sink, brevo, *, ledger_lost
+):
+    brevo.event_log.refused_names.add("BAD")
+    await say(nats_server, upsert("a", email="one@example.com"), upsert("c", email="two@example.com"))
+    await say(nats_server, track("a", "BAD"))
+    await say(nats_server, relink("a", "b", 2), relink("c", "a", 3))
+    assert names(brevo) == {"one@example.com": "tajo-b", "two@example.com": "tajo-a"}
+    await retry(nats_server)  # the cause is not mended: it is refused once more, and when it was said is kept
+    assert not brevo.events
+    brevo.event_log.refused_names.clear()
+    if ledger_lost:
+        await asyncio.to_thread(sink.end)
+        shutil.rmtree(Path(sink.environment["TAJO_DATA_DIR"]) / "brevo-sink")
+        await asyncio.to_thread(sink.start, ready=True)
+
+    await retry(nats_server)
+
+    (event,) = brevo.events
+    assert brevo.contacts.by_id[event.contact_id].email == "one@example.com"
+    assert not await nats_server.messages("DEAD")
+
+
+async def test_nothing_said_again_brings_back_who_was_erased_since(nats_server, sink, brevo):
+    brevo.event_log.refused_names.add("BAD")
+    await say(nats_server, upsert("a"), track("a", "BAD"))
+    refuse(brevo, "POST")
+    await say(nats_server, upsert("a", 2))
+    assert len(await nats_server.messages("DEAD")) == 2
+    await say(nats_server, relink("a", "b", 3), delete("b", 4), upsert("b", 5, email="new@example.com"))
+    brevo.event_log.refused_names.clear()
+
+    await retry(nats_server)
+
+    assert names(brevo) == {"new@example.com": "tajo-b"}
+    assert not brevo.events
+    assert not await nats_server.messages("DEAD")
+
+
+async def test_an_upsert_said_again_after_its_contact_was_erased_does_not_bring_it_back(
+    nats_server, sink, brevo
+):
+    await say(nats_server, upsert("a"))
+    refuse(brevo, "POST")
+    await say(nats_server, upsert("a", 2))
+    await say(nats_server, delete("a", 3))
+    assert names(brevo) == {}
+
+    await retry(nats_server)
+
+    assert names(brevo) == {}
+    assert not await nats_server.messages("DEAD")
+
+
+async def test_a_deletion_said_again_takes_nobody_who_has_the_name_since_and_says_why(
+    nats_server, sink, brevo
+):
+    await say(nats_server, upsert("a", email="one@example.com"), upsert("c", email="two@example.com"))
+    refuse(brevo, "DELETE")
+    await say(nats_server, delete("a", 2))
+    await say(nats_server, relink("a", "b", 3), relink("c", "a", 4))
+
+    await retry(nats_server)
+
+    assert names(brevo) == {"one@example.com": "tajo-b", "two@example.com": "tajo-a"}
+    (letter,) = await nats_server.messages("DEAD")
+    assert letter.headers["Tajo-Dead-Why"].startswith("a name in it was given to another contact")

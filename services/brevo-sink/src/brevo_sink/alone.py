@@ -17,13 +17,12 @@ from brevo_sink.brevo import Brevo, Lost, NotSent, Reply
 from brevo_sink.desk import Desk, Item
 from brevo_sink.ends import RETRY_MAX_S, Ends
 from brevo_sink.gate import Gate
-from brevo_sink.ledger import Ledger
+from brevo_sink.ledger import END, Ledger
 from brevo_sink.relink import relink
 from shared.command import Command, ContactDelete, ContactRelink
 from shared.topology import BREVO_SINK
 from shared.verdict import Pause, Reject, Retry
 
-ALWAYS = 2**62  # a position that none comes after
 EXPECTED_S = 3 * BREVO_SINK.ack_wait_s  # a killed sink may have said until just now that it has them
 
 
@@ -51,8 +50,8 @@ class Alone:
     def hold(self, item: Item) -> None:
         """Nothing more of these contacts is taken until `settle` has ended."""
         self._ends.held[item.command.id] = item
-        heapq.heappush(self._waiting, (item.position, item))
-        self._pending[item.command.id] = (item.position, item.command)
+        heapq.heappush(self._waiting, (item.sequence, item))
+        self._pending[item.command.id] = (item.sequence, item.command)
         self._desk.block(*_concerned(item.command))
         self.heard(item.command.id)
 
@@ -62,13 +61,13 @@ class Alone:
             self._desk.free(*_concerned(self._expected.pop(id_)[1]))
 
     def given_at(self, name: str) -> int:
-        """At which position of BREVO a contact gets this name that has it not yet; ALWAYS where none will.
+        """At which position of BREVO a contact gets this name that has it not yet; END where none will.
 
         What is said of the name from there on is said of that contact.
         """
         found = (*self._pending.values(), *self._expected.values())
         return min(
-            (at for at, one in found if isinstance(one, ContactRelink) and one.ext_id == name), default=ALWAYS
+            (at for at, one in found if isinstance(one, ContactRelink) and one.ext_id == name), default=END
         )
 
     def next(self) -> Item | None:
@@ -76,7 +75,7 @@ class Alone:
         if time.monotonic() > self._expected_until:
             for id_ in list(self._expected):
                 self.heard(id_)
-        first = min((position for position, _ in self._expected.values()), default=ALWAYS)
+        first = min((position for position, _ in self._expected.values()), default=END)
         if not self._waiting or self._waiting[0][0] > first:
             return None
         return heapq.heappop(self._waiting)[1]
@@ -111,6 +110,8 @@ class Alone:
                     break
 
     async def _call(self, item: Item) -> Outcome:
+        if item.said_again and self._ledger.renamed(_concerned(item.command), after=item.position):
+            return Reject("a name in it was given to another contact, or taken away, after it was first said")
         match item.command:
             case ContactRelink() as command:
                 return await relink(self._brevo, self._ledger, command)
@@ -129,13 +130,13 @@ class Alone:
         """First the ledger, in one transaction; then the receipts, and ack."""
         match item.command:
             case ContactRelink(ext_id=ext_id, was=was, id=id_):
-                self._ledger.relink(was, ext_id, id_)
+                self._ledger.relink(was, ext_id, item.sequence, id_)
                 self._pending.pop(id_, None)
                 superseded = self._desk.rename(was, ext_id, before=self.given_at(was))
                 await self._ends.end(superseded, "superseded")
             case command:
-                self._ledger.erase(command.ext_id, item.position, command.id)
-                for ended in self._desk.drop(command.ext_id, before=item.position):
+                self._ledger.erase(command.ext_id, item.sequence, command.id)
+                for ended in self._desk.drop(command.ext_id, before=item.sequence):
                     await self._ends.end([ended], "superseded")
         await self._ends.end([item], "delivered")
 

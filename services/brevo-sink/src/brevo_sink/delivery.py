@@ -133,7 +133,7 @@ class Delivery:
                 repeated.append(item)
             elif states.get(item.command.id) in ("delivered", "unresolved"):
                 repeated.append(item)
-            elif item.position <= self._ledger.gone(self.current(item)):
+            elif self._whom(item)[1]:
                 superseded.append(item)  # its customer is forgotten
             elif states.get(item.command.id) in ("sending", "in_doubt"):
                 self._ends.held[item.command.id] = item
@@ -153,9 +153,8 @@ class Delivery:
     def _upsert_heard(self, item: Item) -> list[Item]:
         """Hold an upsert; returns what has thereby ended."""
         assert isinstance(item.command, ContactUpsert)  # noqa: S101 - the caller looked
-        if self.current(item) != item.command.ext_id:  # told under its new name
-            return [item]
-        if item.position <= self._ledger.gone(item.command.ext_id):
+        name, gone = self._whom(item)
+        if gone or name != item.command.ext_id:  # forgotten; or told under its new name
             return [item]
         known = self._ledger.delivered(item.command.ext_id)
         if known:
@@ -167,8 +166,13 @@ class Delivery:
 
     def current(self, item: Item) -> str:
         """What the contact is called that a command is about; a name that changed may have come back."""
+        return self._whom(item)[0]
+
+    def _whom(self, item: Item) -> tuple[str, bool]:
+        """That, and whether it is forgotten."""
         name = item.command.ext_id
-        return name if self._alone.given_at(name) <= item.position else self._ledger.current(name)
+        given = self._alone.given_at(name) <= item.position
+        return (name, False) if given else self._ledger.whom(name, item.position)
 
     def _hold(self, item: Item) -> Item | None:
         self._ends.held[item.command.id] = item
