@@ -1,10 +1,11 @@
-"""What Brevo refused and a person says again with `tajo dlq retry`: carried out then, for whom it was said of."""
+"""What is tried again: by the sink, holding up nobody else; by `tajo dlq retry`, for whom it was first said of."""
 
 import asyncio
 import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -74,6 +75,13 @@ async def retry(nats_server) -> None:
         env={**os.environ, "TAJO_NATS_URL": nats_server.url}, capture_output=True, check=True,
     )  # fmt: skip
     await nats_server.all_acked(BREVO_SINK)
+
+
+async def until(condition, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.02)
 
 
 def names(brevo) -> dict[str, str]:
@@ -173,3 +181,21 @@ async def test_a_deletion_said_again_takes_nobody_who_has_the_name_since_and_say
     assert names(brevo) == {"one@example.com": "tajo-b", "two@example.com": "tajo-a"}
     (letter,) = await nats_server.messages("DEAD")
     assert letter.headers["Tajo-Dead-Why"].startswith("a name in it was given to another contact")
+
+
+async def test_a_relink_that_brevo_cannot_do_holds_up_only_what_shares_a_contact_with_it(
+    nats_server, sink, brevo
+):
+    await say(nats_server, *(upsert(who) for who in "ace"))
+    fault = Fault("status", status=500, times=None, method="PUT", path="/v3/contacts/tajo-a")
+    brevo.faults.append(fault)
+
+    await nats_server.say(relink("a", "b", 2), relink("b", "f", 3), relink("c", "d", 2), delete("e", 2))
+    await until(lambda: names(brevo) == {"a@example.com": "tajo-a", "c@example.com": "tajo-d"})
+    asked = [request.path for request in brevo.requests]
+    assert not any("tajo-b" in path for path in asked)
+    await until(lambda: sum("tajo-a" in request.path for request in brevo.requests) >= 2)
+    brevo.faults.remove(fault)
+    await nats_server.all_acked(BREVO_SINK)
+
+    assert names(brevo) == {"a@example.com": "tajo-f", "c@example.com": "tajo-d"}

@@ -103,7 +103,7 @@ class Delivery:
 
     def note(self) -> str:
         """What a person should know of a sink that works; an empty text when all is well."""
-        return self._events.note
+        return "; ".join(filter(None, (self._events.note, self._alone.note)))
 
     # -- hearing ------------------------------------------------------------------------------------------------
 
@@ -233,7 +233,7 @@ class Delivery:
                 self._start(self._guarded(self._events.send(items), items), self._open_events)
 
     async def pump_alone(self) -> None:
-        """Rename and delete contacts, in the order that was said.  Runs until cancelled."""
+        """Rename and delete contacts, each in the order that was said.  Runs until cancelled."""
         while True:
             await self._gate.passed()
             item = self._alone.next()
