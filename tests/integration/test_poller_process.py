@@ -4,6 +4,7 @@ import asyncio
 import random
 import signal
 import sqlite3
+import stat
 import time
 from collections import Counter
 from functools import partial
@@ -277,6 +278,14 @@ async def test_what_is_no_event_is_a_dead_letter_once(nats_server, service, tmp_
 
 async def _dead(url: str, count: int) -> bool:
     return len(await stored(url, "DEAD")) >= count
+
+
+def test_nobody_but_its_owner_reads_the_index(tmp_path):
+    heard = Heard(tmp_path / "heard.sqlite")
+    heard.add([Stored("a", 100, polled=False)], 1)
+
+    assert {stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()} == {0o600}
+    heard.close()
 
 
 def test_the_index_forgets_what_is_old_and_starts_over_for_another_log(tmp_path):

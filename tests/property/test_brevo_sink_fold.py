@@ -68,8 +68,8 @@ def opened(path=None):
 def held(ledger: Ledger):
     """All the ledger holds, but how far it has read."""
     return [
-        ledger._sql.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
-        for table in ("event", "contact", "gone")
+        ledger._sql.execute(f"SELECT * FROM {table} ORDER BY 1, 2").fetchall()
+        for table in ("event", "contact", "erased", "renamed")
     ]
 
 

@@ -8,6 +8,8 @@ from shared.message import MSG_ID, Message
 
 _WRITTEN = "Tajo-Dead-"  # before each header that a letter has and the original had not
 
+_SAID = "Tajo-Position"  # of what is said again: where in its stream it was said first
+
 _OURS = (
     "Nats-Batch-Id",
     "Nats-Batch-Sequence",
@@ -68,8 +70,11 @@ class Letter(Struct, frozen=True, kw_only=True):
 
     @property
     def position(self) -> int:
-        """Its sequence in the stream it came from; 0 where it came by another way."""
-        return int(self.where.split(":")[1]) if self.subject else 0
+        """Where it was said first in the stream it came from; 0 where it came by another way."""
+        if not self.subject:
+            return 0
+        sequence = int(self.where.split(":")[1])
+        return first_said(self.headers, before=sequence) or sequence
 
 
 def from_message(*, sequence: int, written: str, headers: Mapping[str, str], body: bytes) -> Letter:
@@ -90,6 +95,17 @@ def from_message(*, sequence: int, written: str, headers: Mapping[str, str], bod
 
 
 def again(letter: Letter) -> Message:
-    """The original once more.  Its id is new, or the stream would take it for a repetition; and the same each time."""
+    """The original once more, with where it was said first: what it says is about that time.
+
+    Its id is new, or the stream would take it for a repetition; and the same each time.
+    """
     msg_id = f"{letter.msg_id or letter.where}/again/{letter.sequence}"
-    return Message(letter.subject, letter.body, {**letter.headers, MSG_ID: msg_id})
+    return Message(
+        letter.subject, letter.body, {**letter.headers, _SAID: str(letter.position), MSG_ID: msg_id}
+    )
+
+
+def first_said(headers: Mapping[str, str], *, before: int) -> int:
+    """Where a message of a stream was said first that was said again; 0 for one that was not."""
+    said = headers.get(_SAID, "")
+    return int(said) if said.isdecimal() and int(said) < before else 0

@@ -19,7 +19,7 @@ class Told(Struct, frozen=True, kw_only=True):
 
     ext_id: str
     version: int
-    position: int  # the upsert's sequence in BREVO
+    position: int  # the command's sequence in BREVO; an upsert's that was said again, its first
     mapping: str
     name: str = ""  # its ext_id at Brevo, where somebody else gave it
     identifiers: str = (
@@ -36,7 +36,8 @@ class Receipt(Struct, frozen=True, kw_only=True):
     batch: str = ""  # names the call they went in; no two calls have one name
     why: str = ""  # no personal data
     dropped: tuple[str, ...] = ()  # identifiers Brevo refused, and we left out
-    told: Told | None = None  # of a delivered contact.upsert; of a contact.delete, what there was up to then
+    told: Told | None = None  # of a delivered contact.upsert; of a contact.delete, what there was up to then;
+    # of a contact.relink, who is called otherwise since then
 
 
 _decoder = msgspec.json.Decoder(Receipt)

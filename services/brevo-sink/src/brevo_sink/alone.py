@@ -1,12 +1,11 @@
 """What is done to a contact alone: renaming and deleting it.
 
-One after the other, in the order they were said, and while nothing is in flight for the contacts concerned.  What a
-killed sink had in hand comes again only after a while, when what was said later may be heard already; so the contacts
+One after the other, and while nothing is in flight for the contacts concerned.  What shares a contact is done in the
+order it was said; what is to be tried again holds up nothing else.  What a killed sink had in hand comes again only after a while, when what was said later may be heard already; so the contacts
 of what is to come again are not touched before it has come.
 """
 
-import asyncio
-import heapq
+import bisect
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from urllib.parse import quote
@@ -17,13 +16,13 @@ from brevo_sink.brevo import Brevo, Lost, NotSent, Reply
 from brevo_sink.desk import Desk, Item
 from brevo_sink.ends import RETRY_MAX_S, Ends
 from brevo_sink.gate import Gate
-from brevo_sink.ledger import Ledger
+from brevo_sink.ledger import END, Ledger
 from brevo_sink.relink import relink
 from shared.command import Command, ContactDelete, ContactRelink
 from shared.topology import BREVO_SINK
 from shared.verdict import Pause, Reject, Retry
 
-ALWAYS = 2**62  # a position that none comes after
+SAY_S = 60.0  # that one is tried in vain before a person is told
 EXPECTED_S = 3 * BREVO_SINK.ack_wait_s  # a killed sink may have said until just now that it has them
 
 
@@ -36,7 +35,8 @@ class Alone:
         self._desk = desk
         self._ends = ends
         self._gate = gate
-        self._waiting: list[tuple[int, Item]] = []  # a heap, by position
+        self._waiting: list[Item] = []  # by position
+        self._put_off: dict[str, tuple[float, str, Item]] = {}  # by id, of these: until when, and why
         self._pending: dict[str, tuple[int, Command]] = {}  # by id: heard, and not done
         self._expected: dict[str, tuple[int, Command]] = {}  # by id: yet to come again
         self._expected_until = 0.0
@@ -51,8 +51,8 @@ class Alone:
     def hold(self, item: Item) -> None:
         """Nothing more of these contacts is taken until `settle` has ended."""
         self._ends.held[item.command.id] = item
-        heapq.heappush(self._waiting, (item.position, item))
-        self._pending[item.command.id] = (item.position, item.command)
+        self._wait(item)
+        self._pending[item.command.id] = (item.sequence, item.command)
         self._desk.block(*_concerned(item.command))
         self.heard(item.command.id)
 
@@ -62,55 +62,85 @@ class Alone:
             self._desk.free(*_concerned(self._expected.pop(id_)[1]))
 
     def given_at(self, name: str) -> int:
-        """At which position of BREVO a contact gets this name that has it not yet; ALWAYS where none will.
+        """At which position of BREVO a contact gets this name that has it not yet; END where none will.
 
         What is said of the name from there on is said of that contact.
         """
         found = (*self._pending.values(), *self._expected.values())
         return min(
-            (at for at, one in found if isinstance(one, ContactRelink) and one.ext_id == name), default=ALWAYS
+            (at for at, one in found if isinstance(one, ContactRelink) and one.ext_id == name), default=END
         )
 
+    @property
+    def note(self) -> str:
+        """What a person should know; an empty text when all is well."""
+        return waiting(self._put_off.values(), time.monotonic())
+
     def next(self) -> Item | None:
-        """What was said first, unless something said before it has yet to come again."""
-        if time.monotonic() > self._expected_until:
+        """What was said first, and shares no contact with what was said before it and is put off.
+
+        Nothing while something said before it has yet to come again.
+        """
+        now = time.monotonic()
+        if now > self._expected_until:
             for id_ in list(self._expected):
                 self.heard(id_)
-        first = min((position for position, _ in self._expected.values()), default=ALWAYS)
-        if not self._waiting or self._waiting[0][0] > first:
-            return None
-        return heapq.heappop(self._waiting)[1]
+        first = min((position for position, _ in self._expected.values()), default=END)
+        before: set[str] = set()  # contacts of what was said before and is put off
+        for number, item in enumerate(self._waiting):
+            if item.sequence > first:
+                break
+            concerned = _concerned(item.command)
+            until = self._put_off[item.command.id][0] if item.command.id in self._put_off else now
+            if until <= now and before.isdisjoint(concerned):
+                return self._waiting.pop(number)
+            before.update(concerned)
+        return None
 
     async def settle(self, item: Item, wait: Callable[[], Awaitable[None]]) -> None:
-        """Do it, however long that takes.  `wait` returns when calls may have ended."""
-        try:
-            await self._until_ended(item, wait)
-        finally:
-            self._pending.pop(item.command.id, None)
-            self._desk.free(*_concerned(item.command))
+        """Try it, once nothing is in flight for its contacts; `wait` returns when that may be so.
 
-    async def _until_ended(self, item: Item, wait: Callable[[], Awaitable[None]]) -> None:
-        while True:
+        What is to be tried again comes with `next` once more, and its contacts are left alone until it has ended.
+        """
+        ended = True
+        try:
             await self._gate.passed()
             while self._desk.busy(*_concerned(item.command)):
                 await wait()
             await self._brevo.turn("contacts")
-            match await self._call(item):
-                case Pause() as pause:
-                    self._gate.shut(pause)
-                case Retry("429"):  # the bucket rests (budget.py)
-                    item.tries += 1
-                case Retry() as retry:
-                    item.tries += 1
-                    await asyncio.sleep(min(retry.after_s * item.tries, RETRY_MAX_S))
-                case Reject(why):
-                    await self._ends.reject([item], [why])
-                    break
-                case _:
-                    await self._record(item)
-                    break
+            ended = await self._tried(item)
+        finally:
+            if ended:
+                self._put_off.pop(item.command.id, None)
+                self._pending.pop(item.command.id, None)
+                self._desk.free(*_concerned(item.command))
+
+    async def _tried(self, item: Item) -> bool:
+        """Whether it has ended."""
+        match await self._call(item):
+            case Pause() as pause:
+                self._gate.shut(pause)
+            case Retry("429"):  # the bucket rests (budget.py)
+                item.tries += 1
+            case Retry() as retry:
+                item.tries += 1
+                until = time.monotonic() + min(retry.after_s * item.tries, RETRY_MAX_S)
+                self._put_off[item.command.id] = (until, retry.why, item)
+            case Reject(why):
+                await self._ends.reject([item], [why])
+                return True
+            case _:
+                await self._record(item)
+                return True
+        self._wait(item)
+        return False
+
+    def _wait(self, item: Item) -> None:
+        bisect.insort(self._waiting, item, key=lambda one: one.sequence)
 
     async def _call(self, item: Item) -> Outcome:
+        if item.said_again and self._ledger.renamed(_concerned(item.command), after=item.position):
+            return Reject("a name in it was given to another contact, or taken away, after it was first said")
         match item.command:
             case ContactRelink() as command:
                 return await relink(self._brevo, self._ledger, command)
@@ -129,16 +159,28 @@ class Alone:
         """First the ledger, in one transaction; then the receipts, and ack."""
         match item.command:
             case ContactRelink(ext_id=ext_id, was=was, id=id_):
-                self._ledger.relink(was, ext_id, id_)
+                self._ledger.relink(was, ext_id, item.sequence, id_)
                 self._pending.pop(id_, None)
                 superseded = self._desk.rename(was, ext_id, before=self.given_at(was))
                 await self._ends.end(superseded, "superseded")
             case command:
-                self._ledger.erase(command.ext_id, item.position, command.id)
-                for ended in self._desk.drop(command.ext_id, before=item.position):
+                self._ledger.erase(command.ext_id, item.sequence, command.id)
+                for ended in self._desk.drop(command.ext_id, before=item.sequence):
                     await self._ends.end([ended], "superseded")
         await self._ends.end([item], "delivered")
 
 
 def _concerned(command: Command) -> tuple[str, ...]:
     return (command.was, command.ext_id) if isinstance(command, ContactRelink) else (command.ext_id,)
+
+
+def waiting(put_off: Iterable[tuple[float, str, Item]], now: float) -> str:
+    """What is said of those put off: an empty text while none has waited for SAY_S."""
+    long = sorted(
+        (item.sequence, why, now - item.heard) for _, why, item in put_off if now - item.heard >= SAY_S
+    )
+    if not long:
+        return ""
+    position, why, waited_s = long[0]
+    first = f"BREVO:{position} for {waited_s:.0f} s ({why})"
+    return f"relinks and deletions that Brevo does not carry out: {len(long)}, the first {first}"

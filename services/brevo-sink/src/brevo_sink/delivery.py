@@ -103,7 +103,7 @@ class Delivery:
 
     def note(self) -> str:
         """What a person should know of a sink that works; an empty text when all is well."""
-        return self._events.note
+        return "; ".join(filter(None, (self._events.note, self._alone.note)))
 
     # -- hearing ------------------------------------------------------------------------------------------------
 
@@ -124,14 +124,16 @@ class Delivery:
                 held.message = item.message
             elif isinstance(item.command, ContactUpsert):
                 superseded += self._upsert_heard(item)
-            elif isinstance(item.command, ContactRelink | ContactDelete) and item.command.id not in states:
+            elif isinstance(item.command, ContactRelink | ContactDelete) and (
+                states.get(item.command.id) != "delivered"  # one refused before is said again by a person
+            ):
                 self._alone.hold(item)
             elif isinstance(item.command, ContactRelink | ContactDelete):
                 self._alone.heard(item.command.id)
                 repeated.append(item)
             elif states.get(item.command.id) in ("delivered", "unresolved"):
                 repeated.append(item)
-            elif item.position <= self._ledger.gone(self.current(item)):
+            elif self._whom(item)[1]:
                 superseded.append(item)  # its customer is forgotten
             elif states.get(item.command.id) in ("sending", "in_doubt"):
                 self._ends.held[item.command.id] = item
@@ -151,9 +153,8 @@ class Delivery:
     def _upsert_heard(self, item: Item) -> list[Item]:
         """Hold an upsert; returns what has thereby ended."""
         assert isinstance(item.command, ContactUpsert)  # noqa: S101 - the caller looked
-        if self.current(item) != item.command.ext_id:  # told under its new name
-            return [item]
-        if item.position <= self._ledger.gone(item.command.ext_id):
+        name, gone = self._whom(item)
+        if gone or name != item.command.ext_id:  # forgotten; or told under its new name
             return [item]
         known = self._ledger.delivered(item.command.ext_id)
         if known:
@@ -165,8 +166,13 @@ class Delivery:
 
     def current(self, item: Item) -> str:
         """What the contact is called that a command is about; a name that changed may have come back."""
+        return self._whom(item)[0]
+
+    def _whom(self, item: Item) -> tuple[str, bool]:
+        """That, and whether it is forgotten."""
         name = item.command.ext_id
-        return name if self._alone.given_at(name) <= item.position else self._ledger.current(name)
+        given = self._alone.given_at(name) <= item.position
+        return (name, False) if given else self._ledger.whom(name, item.position)
 
     def _hold(self, item: Item) -> Item | None:
         self._ends.held[item.command.id] = item
@@ -227,7 +233,7 @@ class Delivery:
                 self._start(self._guarded(self._events.send(items), items), self._open_events)
 
     async def pump_alone(self) -> None:
-        """Rename and delete contacts, in the order that was said.  Runs until cancelled."""
+        """Rename and delete contacts, each in the order that was said.  Runs until cancelled."""
         while True:
             await self._gate.passed()
             item = self._alone.next()
@@ -242,7 +248,7 @@ class Delivery:
         """What a killed sink had in hand of these comes again; before that nothing of their contacts is done."""
         coming = list(coming)
         states = self._ledger.states([command.id for _, command in coming])
-        self._alone.expect(one for one in coming if one[1].id not in states)
+        self._alone.expect(one for one in coming if states.get(one[1].id) != "delivered")
 
     async def watch_stranded(self) -> None:
         """Give up events of contacts nobody told of, or that Brevo refused before.  Runs until cancelled."""

@@ -19,7 +19,7 @@ class Item(Struct, eq=False):
     """A command in hand, with the message it came in."""
 
     command: Command
-    position: int  # its sequence in BREVO: of two with one version the later is the newer
+    position: int  # where in BREVO it was said, first: of two with one version the later is the newer
     message: Any  # settles it
     trace: str = ""
     tries: int = 0
@@ -29,6 +29,12 @@ class Item(Struct, eq=False):
     singly: bool = False  # of an upsert: not by import any more
     heard: float = 0.0  # by the monotonic clock
     now_called: str = ""  # the contact it is about, where that is another than when it was made
+    said_again: int = 0  # its sequence in BREVO, where it was a dead letter and a person said it again
+
+    @property
+    def sequence(self) -> int:
+        """Its own in BREVO."""
+        return self.said_again or self.position
 
     @property
     def ext_id(self) -> str:

@@ -29,10 +29,11 @@ class Unsent(Struct, frozen=True):
 
 
 class Relinked(Struct, frozen=True):
-    """What was said of `was` is said of `ext_id`; the command `id` is delivered."""
+    """What is said of `was` is said of `ext_id` from `position` of BREVO on; the command `id` is delivered."""
 
     was: str
     ext_id: str
+    position: int  # 0 where a receipt does not say it
     id: str
 
 
@@ -60,7 +61,8 @@ def change(receipt: Receipt) -> Change | None:
         return Erased(gone.ext_id, gone.position, receipt.ids[0]) if gone else None
     if receipt.kind == "contact.relink":
         was, ext_id, *_ = receipt.ids[0].split("/")  # "<was>/<ext_id>/<version>"
-        return Relinked(was, ext_id, receipt.ids[0]) if receipt.outcome == "delivered" else None
+        position = receipt.told.position if receipt.told else 0
+        return Relinked(was, ext_id, position, receipt.ids[0]) if receipt.outcome == "delivered" else None
     match receipt.outcome:
         case "sending" | "in_doubt" | "delivered" | "rejected" | "unresolved":
             return Wrote(receipt.ids, receipt.outcome, receipt.batch)

@@ -19,10 +19,16 @@ _STATE: dict[int, State] = {number: state for state, number in _NUMBER.items()}
 _WRITE = """INSERT INTO event VALUES (?, ?, ?)
     ON CONFLICT (id) DO UPDATE SET state = excluded.state, batch = excluded.batch"""
 
+_BEFORE_POSITIONS = {  # tables of a file that knew only how a contact is called now, and its last erasure
+    "alias": "INSERT OR IGNORE INTO renamed SELECT ext_id, 0, name FROM alias",
+    "gone": "INSERT OR IGNORE INTO erased SELECT ext_id, position FROM gone",
+}
+
 COMPACT = 1  # user_version of a file whose ended events name no call
 FREE_MAX = 0.25  # of the pages, before they are given back
 FREE_FROM = 2000  # pages, 8 MB; below it is not worth the time
 
+END = 2**62  # a position that none comes after
 IN_MAX = 5000  # values in one IN (...); SQLite takes 32,766
 
 
@@ -33,6 +39,8 @@ class Ledger:
         """Open or create the file; None keeps it in memory."""
         self._sql = sqlite3.connect(path or ":memory:", isolation_level=None)
         self._db = sqlite_utils.Database(self._sql)
+        if path:
+            path.chmod(0o600)  # it holds whom Brevo was told of, and how others called them
         for pragma in ("journal_mode = WAL", "synchronous = FULL"):
             self._sql.execute(f"PRAGMA {pragma}")
         self._sql.execute(
@@ -43,9 +51,17 @@ class Ledger:
         )
         if "identifiers" not in self._db.table("contact").columns_dict:  # a file from before it was kept
             self._db.table("contact").add_column("identifiers", str, not_null_default="")
-        for table in ("alias", "foreign_name"):
-            self._db.table(table).create({"ext_id": str, "name": str}, pk="ext_id", if_not_exists=True)
-        self._db.table("gone").create({"ext_id": str, "position": int}, pk="ext_id", if_not_exists=True)
+        self._db.table("foreign_name").create({"ext_id": str, "name": str}, pk="ext_id", if_not_exists=True)
+        for definition in (
+            "renamed (was TEXT, position INTEGER, ext_id TEXT NOT NULL, PRIMARY KEY (was, position)) WITHOUT ROWID",
+            "erased (ext_id TEXT, position INTEGER, PRIMARY KEY (ext_id, position)) WITHOUT ROWID",
+        ):
+            self._sql.execute(f"CREATE TABLE IF NOT EXISTS {definition}")
+        self._sql.execute("CREATE INDEX IF NOT EXISTS renamed_to ON renamed (ext_id, position)")
+        for old, copied in _BEFORE_POSITIONS.items():
+            if old in self._db.table_names():
+                self._sql.execute(copied)
+                self._sql.execute(f"DROP TABLE {old}")
         self._sql.execute("CREATE INDEX IF NOT EXISTS event_open ON event (state) WHERE state <= 2")
         self._sql.execute("CREATE TABLE IF NOT EXISTS includes (sequence INTEGER NOT NULL)")
         row = self._sql.execute("SELECT max(sequence) FROM includes").fetchone()
@@ -151,36 +167,46 @@ class Ledger:
             for told in several:
                 self._change(told)
 
-    def current(self, ext_id: str) -> str:
-        """What the mapper calls this contact now."""
-        return self._named("alias", ext_id) or ext_id
+    def whom(self, ext_id: str, at: int) -> tuple[str, bool]:
+        """What the contact is called now that was meant by this name at a position of BREVO; and whether it was erased since.
+
+        A name that was taken away stands for whoever had it, until it is given again.
+        """
+        touched = "SELECT ext_id, position FROM renamed WHERE (was = ? OR ext_id = ?) AND position <= ? ORDER BY position DESC"
+        name, since = self._sql.execute(f"{touched} LIMIT 1", (ext_id, ext_id, at)).fetchone() or (ext_id, at)
+        following = "SELECT ext_id, position FROM renamed WHERE was = ? AND position > ? ORDER BY position"
+        erased = "SELECT 1 FROM erased WHERE ext_id = ? AND position >= ? AND position < ?"
+        gone = False
+        while True:
+            then = self._sql.execute(f"{following} LIMIT 1", (name, since)).fetchone() or (name, END)
+            gone = gone or bool(self._sql.execute(erased, (name, max(since, at), then[1])).fetchone())
+            if then[1] == END:
+                return name, gone
+            name, since = then
+
+    def renamed(self, ext_ids: Iterable[str], *, after: int) -> bool:
+        """Whether one of these names was given or taken away after a position of BREVO."""
+        touched = "SELECT 1 FROM renamed WHERE (was = ? OR ext_id = ?) AND position > ? LIMIT 1"
+        return any(self._sql.execute(touched, (name, name, after)).fetchone() for name in ext_ids)
 
     def foreign_name(self, ext_id: str) -> str:
         """What somebody else called this contact at Brevo before we did; an empty text where nobody did."""
-        return self._named("foreign_name", ext_id)
+        row = self._sql.execute("SELECT name FROM foreign_name WHERE ext_id = ?", (ext_id,)).fetchone()
+        return str(row[0]) if row else ""
 
     def keep_name(self, ext_id: str, name: str) -> None:
         """Somebody else called this contact so, and it stays so."""
         self._sql.execute("INSERT OR REPLACE INTO foreign_name VALUES (?, ?)", (ext_id, name))
 
-    def relink(self, was: str, ext_id: str, id_: str) -> None:
-        """From here on whatever is said of `was` is said of `ext_id`; the command `id_` is delivered."""
+    def relink(self, was: str, ext_id: str, position: int, id_: str) -> None:
+        """From this position of BREVO on whatever is said of `was` is said of `ext_id`; the command `id_` is delivered."""
         with self._transaction():
-            self._change(Relinked(was, ext_id, id_))
+            self._change(Relinked(was, ext_id, position, id_))
 
     def erase(self, ext_id: str, position: int, id_: str) -> None:
         """The contact is gone, and what was said of it up to this position of BREVO; the command `id_` is delivered."""
         with self._transaction():
             self._change(Erased(ext_id, position, id_))
-
-    def gone(self, ext_id: str) -> int:
-        """Up to which position of BREVO what was said of this contact is gone; 0 where nobody erased it."""
-        row = self._sql.execute("SELECT position FROM gone WHERE ext_id = ?", (ext_id,)).fetchone()
-        return int(row[0]) if row else 0
-
-    def _named(self, table: str, ext_id: str) -> str:
-        row = self._sql.execute(f"SELECT name FROM {table} WHERE ext_id = ?", (ext_id,)).fetchone()  # noqa: S608 - one of two
-        return str(row[0]) if row else ""
 
     def _change(self, change: Change | None) -> None:
         match change:
@@ -197,10 +223,12 @@ class Ledger:
                 self._sql.execute("INSERT OR REPLACE INTO contact VALUES (?, ?, ?, ?, ?)", row)
                 if change.name:
                     self.keep_name(change.ext_id, change.name)
-            case Relinked(was, ext_id, id_):
-                self._sql.execute("UPDATE alias SET name = ? WHERE name = ?", (ext_id, was))
-                self._sql.execute("DELETE FROM alias WHERE ext_id = ?", (ext_id,))
-                self._sql.execute("INSERT OR REPLACE INTO alias VALUES (?, ?)", (was, ext_id))
+            case Relinked(was, ext_id, position, id_):
+                if not position:  # a receipt from before they had one: of these only the last name is known
+                    again = "UPDATE renamed SET ext_id = ? WHERE ext_id = ? AND position = 0"
+                    self._sql.execute(again, (ext_id, was))
+                    self._sql.execute("DELETE FROM renamed WHERE was = ? AND position = 0", (ext_id,))
+                self._sql.execute("INSERT OR REPLACE INTO renamed VALUES (?, ?, ?)", (was, position, ext_id))
                 if (name := self.foreign_name(was)) and not self.foreign_name(ext_id):
                     self.keep_name(ext_id, name)
                 if self._sql.execute("DELETE FROM contact WHERE ext_id = ? RETURNING 1", (was,)).fetchall():
@@ -209,7 +237,7 @@ class Ledger:
             case Erased(ext_id, position, id_):
                 for table in ("contact", "foreign_name"):
                     self._sql.execute(f"DELETE FROM {table} WHERE ext_id = ?", (ext_id,))  # noqa: S608 - one of two
-                self._sql.execute("INSERT OR REPLACE INTO gone VALUES (?, ?)", (ext_id, position))
+                self._sql.execute("INSERT OR REPLACE INTO erased VALUES (?, ?)", (ext_id, position))
                 self._sql.execute(_WRITE, (id_, _NUMBER["delivered"], ""))
 
     @contextmanager

@@ -7,6 +7,7 @@ is heard only as far as the other was (`behind`).
 """
 
 import asyncio
+from collections.abc import Sequence
 
 import msgspec
 import nats.errors
@@ -62,7 +63,7 @@ class Live:
 
         async def on_batch(messages: list[Msg]) -> None:
             await handler(messages)
-            self._heard = max(self._heard, messages[-1].metadata.sequence.stream)
+            self._heard = max(self._heard, _last(messages))
 
         return on_batch
 
@@ -70,7 +71,7 @@ class Live:
         """The handler of the past: it waits until nothing of now that was said before it is unheard."""
 
         async def on_batch(messages: list[Msg]) -> None:
-            last = messages[-1].metadata.sequence.stream
+            last = _last(messages)
             while not await self._is_heard_to(last):  # noqa: ASYNC110 - the broker has no Event of ours
                 await asyncio.sleep(AGAIN_S)
             await handler(messages)
@@ -97,3 +98,8 @@ class Live:
             log.debug("no_consumer", durable=BREVO_SINK.durable, error=type(error).__name__)
             return None
         return info
+
+
+def _last(messages: Sequence[Msg]) -> int:
+    """The highest position of a batch; what is delivered again stands in it in any order."""
+    return max(message.metadata.sequence.stream for message in messages)

@@ -10,7 +10,7 @@ from brevo_sink import request
 from brevo_sink.desk import Item, version
 from shared import command as commands
 from shared import dead, receipt
-from shared.command import ContactDelete, ContactUpsert
+from shared.command import ContactDelete, ContactRelink, ContactUpsert
 from shared.message import Message
 from shared.receipt import Outcome as ReceiptOutcome
 from shared.receipt import Receipt, Told
@@ -30,7 +30,10 @@ def read(messages: Sequence[Msg]) -> tuple[list[Item], list[tuple[Msg, Message]]
             continue
         trace = (message.headers or {}).get("traceparent", "")
         past = message.subject.startswith(commands.PAST)
-        items.append(Item(command, position, message, trace, past=past, heard=time.monotonic()))
+        item = Item(command, position, message, trace, past=past, heard=time.monotonic())
+        if said := dead.first_said(message.headers or {}, before=position):
+            item.position, item.said_again = said, position
+        items.append(item)
     return items, letters
 
 
@@ -51,15 +54,15 @@ def _told(item: Item) -> Told | None:
     match item.command:
         case ContactUpsert() as upsert:
             return told(item, upsert)
-        case ContactDelete(ext_id=ext_id, version=number):
-            return Told(ext_id=ext_id, version=number, position=item.position, mapping="")
+        case ContactDelete(ext_id=ext_id, version=number) | ContactRelink(ext_id=ext_id, version=number):
+            return Told(ext_id=ext_id, version=number, position=item.sequence, mapping="")
         case _:
             return None
 
 
 def letter(item: Item, why: str) -> Message:
     """The dead letter of a command that was refused."""
-    return _dead(item.message, item.position, why, tries=item.tries + 1)
+    return _dead(item.message, item.sequence, why, tries=item.tries + 1)
 
 
 def _dead(message: Msg, position: int, why: str, *, tries: int = 1) -> Message:
@@ -93,5 +96,5 @@ def said(
         dropped=dropped,
         told=_told(items[0]) if outcome == "delivered" else None,
     )
-    first, last = items[0].position, items[-1].position
+    first, last = items[0].sequence, items[-1].sequence
     return receipt.to_message(one, f"{outcome}/{first}-{last}-{len(items)}/{batch}", follow(items[0].trace))

@@ -42,6 +42,8 @@ class Heard:
     def __init__(self, path: Path | None) -> None:
         """Open or create the file; None keeps it in memory."""
         self._sql = sqlite3.connect(path or ":memory:", isolation_level=None)
+        if path:
+            path.chmod(0o600)  # as all that a service keeps
         self._sql.execute("PRAGMA journal_mode = WAL")
         self._sql.execute(
             "CREATE TABLE IF NOT EXISTS heard"
