@@ -1,6 +1,5 @@
 """`tajo dlq`: what could not be handled, by cause; and, when the cause is mended, all of it again in its order."""
 
-import asyncio
 import base64
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any, TypeVar
@@ -16,7 +15,7 @@ from rich.table import Table
 from shared import bus, dead
 from shared.dead import Letter
 from shared.topology import DEAD
-from tajo.broker import connected
+from tajo.broker import connected, run
 from tajo.output import FAILED, NATS_URL, AsJson, NatsUrl, failure, out, reaching
 from tajo.output import show as show_json
 
@@ -218,7 +217,7 @@ def _run(url: str, work: Callable[[Client], Coroutine[Any, Any, T]], *, as_json:
             return await work(connection)
 
     with reaching(url, as_json=as_json):
-        return asyncio.run(at_work())
+        return run(at_work())
 
 
 def _text(body: bytes) -> str:

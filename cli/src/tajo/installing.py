@@ -1,6 +1,5 @@
 """`tajo connectors install|test|list|remove`: the commands, thin; what each does stands in a module of its own."""
 
-import asyncio
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -14,6 +13,7 @@ from shared.credentials import NAMES
 from shared.verdict import Retry
 from tajo import check, installed
 from tajo import install as work
+from tajo.broker import run
 from tajo.findings import Finding
 from tajo.install import Asked, NotInstalledError
 from tajo.installation import CONNECTORS, Installation, read
@@ -202,7 +202,7 @@ def _run(work: Coroutine[Any, Any, T], *, as_json: bool) -> T:
     """Do it; what cannot be done is said, and is the exit code."""
     try:
         with reading(as_json=as_json):
-            return asyncio.run(work)
+            return run(work)
     except NotInstalledError as error:
         raise failure(f"✗ not installed: {error}", code=FAILED, as_json=as_json) from error
     except TwilioError as error:

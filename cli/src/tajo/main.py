@@ -20,6 +20,7 @@ from shared.settings import load as load_settings
 from shared.topology import BUCKETS, CONSUMERS, STREAMS
 from tajo import connectors, customer, dlq
 from tajo import quarantine as refused
+from tajo.broker import run as until_done
 from tajo.output import (
     CODES,
     FAILED,
@@ -87,7 +88,7 @@ def run(service: Annotated[str, typer.Argument(help=", ".join(SERVICES))]) -> No
 def bootstrap(nats_url: NatsUrl = NATS_URL, *, as_json: AsJson = False) -> None:
     """Create or update the streams, consumers and buckets.  Repeating it changes nothing."""
     with reaching(nats_url, as_json=as_json):
-        asyncio.run(make_streams(nats_url))
+        until_done(make_streams(nats_url))
     made = {
         "streams": [one.name for one in STREAMS],
         "consumers": [one.durable for one in CONSUMERS],
@@ -173,7 +174,7 @@ def ls(
 ) -> None:
     """Show what is there: when, where, how large, and the sids it names.  Nothing else of it is shown."""
     with reaching(nats_url, as_json=as_json):
-        requests = asyncio.run(refused.listed(nats_url))
+        requests = until_done(refused.listed(nats_url))
     shown = [refused.line(one) for one in (requests[-last:] if last > 0 else ())]
     if as_json:
         show({"total": len(requests), "requests": shown})
@@ -195,7 +196,7 @@ def recheck(*, as_json: AsJson = False) -> None:
         settings = load_settings(IngestSettings, environment(os.environ))
         judge = judge_of(settings, load(settings.config))
     with reaching(settings.nats_url, as_json=as_json):
-        done = asyncio.run(refused.recheck(settings.nats_url, judge))
+        done = until_done(refused.recheck(settings.nats_url, judge))
     if as_json:
         show(done)
         return

@@ -1,12 +1,11 @@
 """`tajo connectors status`: what is printed."""
 
-import asyncio
-
 import typer
 from rich.markup import escape
 from rich.table import Column, Table
 
 from tajo import deployment
+from tajo.broker import run
 from tajo.installing import Name
 from tajo.output import FAILED, NATS_URL, AsJson, NatsUrl, out, reaching, show
 from tajo.status import Finding, Lag, Service, Status
@@ -17,7 +16,7 @@ _MARKS = {"error": "[red]✗[/red]", "warning": "[yellow]![/yellow]"}
 def status(connector: Name, nats_url: NatsUrl = NATS_URL, *, as_json: AsJson = False) -> None:
     """Say whether it is connected, how far it is, and what a person must do.  Exit code 1: not connected."""
     with reaching(nats_url, as_json=as_json):
-        found = asyncio.run(deployment.status(nats_url))
+        found = run(deployment.status(nats_url))
     if as_json:
         show(found)
     else:

@@ -1,10 +1,7 @@
 """`tajo connectors sync` and `verify`: the commands, and how a backfill is watched."""
 
-import asyncio
-import signal
 import sys
-from collections.abc import Coroutine
-from typing import Annotated, Any, TypeVar
+from typing import Annotated
 
 import msgspec
 import typer
@@ -15,10 +12,9 @@ from rich.table import Table
 from shared.backfill import Asked, Backfill
 from shared.config import Resource
 from tajo import sync as reads
+from tajo.broker import run
 from tajo.installing import Name
 from tajo.output import FAILED, INTERRUPTED, NATS_URL, AsJson, NatsUrl, err, failure, out, reaching, show
-
-T = TypeVar("T")
 
 UNBEGUN_S = 10.0  # after which we say that nobody begins
 
@@ -147,32 +143,14 @@ def _watched(nats_url: str, asked: list[Asked], *, as_json: bool) -> list[Backfi
 
     try:
         with reaching(nats_url, as_json=as_json), bars:
-            return _run(reads.sync(nats_url, asked, look))
+            return run(reads.sync(nats_url, asked, look))
     except reads.BusyError as error:
         raise failure(str(error), code=FAILED, as_json=as_json) from error
-    except asyncio.CancelledError as error:
+    except KeyboardInterrupt as error:
         err.print("Stopped.  The same command goes on from there.")
         if last and sys.stdout.isatty():
             out.print(_ends(last))
         raise typer.Exit(INTERRUPTED) from error
-
-
-def _run(work: Coroutine[Any, Any, T]) -> T:
-    """Until it is done, or SIGINT or SIGTERM cancel it."""
-
-    async def stoppable() -> T:
-        task = asyncio.create_task(work)
-        loop = asyncio.get_running_loop()
-
-        def once() -> None:  # whoever is impatient must not interrupt the stopping
-            if not task.cancelling():
-                task.cancel()
-
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, once)
-        return await task
-
-    return asyncio.run(stoppable())
 
 
 def _ends(ended: list[Backfill]) -> Table:
