@@ -1,8 +1,9 @@
 """What is done to a contact alone: renaming and deleting it.
 
 One after the other, and while nothing is in flight for the contacts concerned.  What shares a contact is done in the
-order it was said; what is to be tried again holds up nothing else.  What a killed sink had in hand comes again only after a while, when what was said later may be heard already; so the contacts
-of what is to come again are not touched before it has come.
+order it was said; what is to be tried again holds up nothing else.  What a killed sink had in hand comes again only after
+a while, when what was said later may be heard already; so the contacts of what is to come again are not touched before it
+has come.
 """
 
 import bisect
