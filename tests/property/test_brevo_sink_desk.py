@@ -158,7 +158,7 @@ class AtTheDesk(RuleBasedStateMachine):
         assert not self.desk.events_ready(self.now, 3)
 
 
-AtTheDesk.TestCase.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+AtTheDesk.TestCase.settings = settings(max_examples=600, stateful_step_count=40, deadline=None)
 test_the_desk = AtTheDesk.TestCase
 
 
