@@ -91,12 +91,11 @@ async def sync(
     """Have these read, and return how each ended.  Cancelled, it stops them; the same again goes on from there.
 
     Raises BusyError where something else is being read of one, nats' errors and OSError.  A broker that goes away
-    meanwhile is waited for, AWAY_TRIES times a second.
+    meanwhile is waited for, AWAY_TRIES tries long.
     """
     async with connected(url) as connection:
-        connection.options["max_reconnect_attempts"] = (
-            AWAY_TRIES  # to begin with there were few: is it there at all?
-        )
+        # To begin with there were few: is it there at all?
+        connection.options["max_reconnect_attempts"] = AWAY_TRIES
         bucket = await connection.jetstream(timeout=2).key_value(BACKFILLS.name)
         now_ms = round(time.time() * 1000)
         for one in asked:
