@@ -13,7 +13,7 @@ import poller.settings
 import sandbox.settings
 from shared.credentials import NAMES, Place
 from shared.settings import variable_of
-from shared.topology import BUCKETS, CONSUMERS, STREAMS
+from shared.topology import BUCKETS, CONSUMERS, OBJECT_STORES, STREAMS
 from tajo.check import Broker
 
 ROOT = Path(__file__).parent.parent.parent
@@ -56,7 +56,10 @@ def test_no_setting_is_explained_that_nobody_reads():
 
 
 def test_every_stream_consumer_and_bucket_is_described():
-    named = [*(one.name for one in (*STREAMS, *BUCKETS)), *(consumer.durable for consumer in CONSUMERS)]
+    named = [
+        *(one.name for one in (*STREAMS, *BUCKETS, *OBJECT_STORES)),
+        *(consumer.durable for consumer in CONSUMERS),
+    ]
     for name in named:
         assert f"`{name}`" in ARCHITECTURE
 

@@ -17,7 +17,7 @@ from shared.bootstrap import bootstrap as make_streams
 from shared.config import Config, ConfigError, load
 from shared.credentials import environment
 from shared.settings import load as load_settings
-from shared.topology import BUCKETS, CONSUMERS, STREAMS
+from shared.topology import BUCKETS, CONSUMERS, OBJECT_STORES, STREAMS
 from tajo import connectors, customer, dlq
 from tajo import quarantine as refused
 from tajo.broker import run as until_done
@@ -93,6 +93,7 @@ def bootstrap(nats_url: NatsUrl = NATS_URL, *, as_json: AsJson = False) -> None:
         "streams": [one.name for one in STREAMS],
         "consumers": [one.durable for one in CONSUMERS],
         "buckets": [one.name for one in BUCKETS],
+        "object stores": [one.name for one in OBJECT_STORES],
     }
     if as_json:
         show(made)

@@ -7,12 +7,13 @@ from nats.js.api import (
     ConsumerConfig,
     DiscardPolicy,
     KeyValueConfig,
+    ObjectStoreConfig,
     StorageType,
     StoreCompression,
     StreamConfig,
 )
 
-from shared.topology import BUCKETS, CONSUMERS, STREAMS, Bucket, Consumer, Stream
+from shared.topology import BUCKETS, CONSUMERS, OBJECT_STORES, STREAMS, Bucket, Consumer, Stream
 
 
 def stream_config(stream: Stream) -> StreamConfig:
@@ -58,12 +59,23 @@ def bucket_config(bucket: Bucket) -> KeyValueConfig:
     )
 
 
+def store_config(store: Bucket) -> ObjectStoreConfig:
+    """Our words in JetStream's."""
+    return ObjectStoreConfig(
+        bucket=store.name,
+        description=store.holds,
+        ttl=store.max_age_s or None,
+        max_bytes=store.max_bytes,
+        storage=StorageType.FILE,
+    )
+
+
 async def _said_at_the_end(_error: Exception) -> None:
     """nats-py's own would print a traceback for each try."""
 
 
 async def bootstrap(url: str) -> None:
-    """Create or update every stream and consumer, and create the buckets.  Repeating it changes nothing.  Raises nats.errors.Error."""
+    """Create or update every stream and consumer, and create the buckets and object stores.  Repeating it changes nothing.  Raises nats.errors.Error."""
     connection = await nats.connect(
         url,
         connect_timeout=5,
@@ -85,5 +97,10 @@ async def bootstrap(url: str) -> None:
                 await jetstream.key_value(bucket.name)
             except nats.js.errors.BucketNotFoundError:
                 await jetstream.create_key_value(bucket_config(bucket))
+        for store in OBJECT_STORES:
+            try:
+                await jetstream.object_store(store.name)
+            except nats.js.errors.BucketNotFoundError:
+                await jetstream.create_object_store(store.name, config=store_config(store))
     finally:
         await connection.close()

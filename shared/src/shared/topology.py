@@ -84,6 +84,16 @@ STATUS = Bucket(
     "status", "heartbeats: what each process of each service says of itself, every 5 s", max_age_s=60
 )
 
-BUCKETS = (LEASES, CURSORS, BACKFILLS, STATUS)
+REPLAYS = Bucket(
+    "replays",
+    "what shall be made anew of the log, and how far it is: a key for each replay",
+    max_bytes=64 * 1024**2,
+)
+
+BUCKETS = (LEASES, CURSORS, BACKFILLS, STATUS, REPLAYS)
+
+PLANS = Bucket("plans", "plans of replays: what each would change", max_bytes=GIB, max_age_s=30 * DAY_S)
+
+OBJECT_STORES = (PLANS,)
 
 MESSAGE_BYTES_MAX = 8 * 1024**2  # deploy/nats/nats.conf max_payload says the same
