@@ -2,18 +2,22 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import httpx
 import nats
 import pytest
 from hypothesis import settings
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from shared import bus, command, trace
 from shared.bootstrap import bootstrap
@@ -112,6 +116,43 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+class Collector:
+    """Where spans are sent to over OTLP: http/protobuf, on loopback."""
+
+    def __init__(self) -> None:
+        self.resources: list = []  # opentelemetry.proto.trace.v1.ResourceSpans
+        self.bytes = b""  # all that was received
+        collector = self
+
+        class Receiver(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                assert self.path == "/v1/traces"
+                collector.bytes += body
+                collector.resources += ExportTraceServiceRequest.FromString(body).resource_spans
+                self.send_response(200)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *_) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread.start()
+
+    @property
+    def spans(self) -> list:
+        """All that were received; what a service recorded is here once it has ended."""
+        return [one for resource in self.resources for scope in resource.scope_spans for one in scope.spans]
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join(10)
+        self._server.server_close()
+
+
 class Service:
     """One of our services, or all with `tajo up`, as a process that a test starts and ends as it needs."""
 
@@ -158,6 +199,14 @@ class Service:
         assert self.process is not None
         self.process.wait(40)
         return self._log.read_bytes()
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    """Receives spans: OTEL_EXPORTER_OTLP_ENDPOINT=collector.url."""
+    one = Collector()
+    yield one
+    one.close()
 
 
 @pytest.fixture
@@ -233,7 +282,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--report", metavar="FILE", help="write what the fault tests found")
 
 
-def pytest_report_header() -> str:
-    """Whether what we ask of Twilio is held to its OpenAPI."""
+def pytest_report_header() -> list[str]:
+    """Whether what we ask of Twilio is held to its OpenAPI, and alerts to Prometheus' own tool."""
     folder = os.environ.get("TAJO_SPECS_DIR")
-    return f"Twilio's OpenAPI: {folder or 'TAJO_SPECS_DIR is unset, so requests to Twilio are not checked against it'}"
+    specs = folder or "TAJO_SPECS_DIR is unset, so requests to Twilio are not checked against it"
+    promtool = shutil.which("promtool") or "not on this machine, so alerts are held to our own checks alone"
+    return [f"Twilio's OpenAPI: {specs}", f"promtool: {promtool}"]

@@ -147,3 +147,23 @@ async def test_a_sink_killed_while_an_import_goes_on_tells_all_the_same(nats_ser
     await nats_server.all_acked(BREVO_SINK_PAST)
 
     assert right(brevo)
+
+
+async def test_contacts_new_to_an_empty_account_go_by_import_with_their_phones(nats_server, service, brevo):
+    one = service(
+        "brevo-sink", TAJO_NATS_URL=nats_server.url, BREVO_API_KEY=brevo.api_key, TAJO_BREVO_URL=brevo.url,
+        TAJO_BREVO_LOOK_S="0.3", TAJO_BREVO_RATE_FRACTION="1", TAJO_BREVO_IMPORT_FROM="50", TAJO_BREVO_IMPORT_NEW="1",
+    )  # fmt: skip
+    refused = "c111@example.com"
+    brevo.imports.refused_emails[refused] = "duplicate_phone_id"
+    await slowly(brevo)
+    await asyncio.to_thread(one.start, ready=True)
+
+    await say_again(nats_server)
+    await nats_server.all_acked(BREVO_SINK_PAST)
+
+    assert right(brevo)
+    imported = [row for process in brevo.imports.processes.values() for row in process.rows]
+    assert len(imported) >= 50
+    assert all(row["attributes"]["VIP"] and row["attributes"]["SMS"] for row in imported)
+    assert not await nats_server.messages("DEAD")

@@ -112,6 +112,23 @@ async def test_what_nobody_knows_ends_as_the_events_rule_says_and_is_counted(
     assert asked_back == (delivery == "exactly_once")
 
 
+async def test_how_long_a_command_took_since_the_log_had_its_cause_is_measured_unless_it_is_past(
+    nats_server, sink
+):
+    stored_ms = round(time.time() * 1000) - 7000
+
+    await nats_server.say(
+        command.to_message(upsert("ana"), trace.start(), stored_ms=stored_ms),
+        command.to_message(upsert("bo"), trace.start(), stored_ms=stored_ms, past=True),
+    )
+    await nats_server.all_acked(BREVO_SINK)
+    await nats_server.all_acked(BREVO_SINK_PAST)
+
+    name = "tajo_brevo_sink_latency_seconds"
+    assert await metric(sink, f'{name}_count{{kind="contact.upsert"}}') == 1
+    assert await metric(sink, f'{name}_sum{{kind="contact.upsert"}}') >= 7
+
+
 @pytest.mark.parametrize(("delivery", "there"), [("at_least_once", 2), ("at_most_once", 1)])
 async def test_a_sink_killed_mid_call_does_with_the_event_as_its_rule_says(
     nats_server, sink, brevo, delivery, there

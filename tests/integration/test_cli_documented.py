@@ -63,9 +63,17 @@ VARIES = (
     (r"\d{4}-\d\d-\d\d", "<date>"),
     (r"\b[machine]+-(\d+|[0-9a-f]{12})\b", "<instance>"),
     (r"127\.0\.0\.1:\d+", "<address>"),
+    (r"\b[0-9a-f]{32}\b", "<trace>"),
+    (r"\b(TWILIO|BREVO|RECEIPTS):\d+", r"\1:<sequence>"),
+    (r'"ms": \d+', '"ms": <number>'),
     (r"[\d.,]+ (ms|s|min|h)\b", "<duration>"),
     (r"[\d.,]+/s\b", "<rate>"),
+    (r"\b([0-9a-f]{64}|[0-9a-f]{16})\b", "<hash>"),
     (r'("heardAgoS"|"delivered"): [\d.]+', r"\1: <number>"),  # how many contacts are superseded is chance
+    (r"^ *(sequence|trace) .*$", r"\1 <varies>"),  # which of two webhooks comes first is chance
+    (r"\b00-[0-9a-f]{32}-[0-9a-f]{16}-01\b", "<traceparent>"),
+    (r'("sequence": |"logsequence":")\d+', r"\1<sequence>"),
+    (r"^│ +\d+ │ (?=<(time|date)>)", "│ <sequence> │ "),
     (r"[ ─━╌]{2,}", " "),  # columns are as wide as what varies
     (r" +$", ""),
 )

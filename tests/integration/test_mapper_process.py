@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import nats
 import pytest
 
@@ -70,6 +71,26 @@ async def acked(url: str) -> None:
 
 def heard(story: str) -> list[Message]:
     return [to_message(event, start()) for event in given((STORIES / story / "given.ndjson").read_bytes())]
+
+
+async def test_a_command_of_now_says_when_the_log_had_its_cause_and_one_of_the_past_does_not(
+    nats_server, mapper
+):
+    now = round(time.time() * 1000)
+    events = given((STORIES / "voice_handled/given.ndjson").read_bytes())
+    later_ms = now - max(event.time_ms for event in events)
+    of_now = [msgspec.structs.replace(event, time_ms=event.time_ms + later_ms) for event in events]
+
+    await tell(nats_server.url, [to_message(event, start()) for event in of_now])
+    await acked(nats_server.url)
+    told = await stored(nats_server.url, "BREVO", 4)
+
+    for message in told:
+        is_past = message.subject.startswith(command.PAST)
+        said = (message.headers or {}).get(command.STORED)
+        assert (said is None) == is_past
+        assert said is None or now - 1000 <= int(said) <= time.time() * 1000
+    assert any(command.STORED in message.headers for message in told)
 
 
 async def test_a_call_becomes_a_contact_and_then_its_events_in_the_same_trace(nats_server, mapper):

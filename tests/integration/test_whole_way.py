@@ -8,9 +8,11 @@ import time
 from collections import Counter, defaultdict
 from pathlib import Path
 
+import httpx
 import nats
 import pytest
 from openapi_schema_validator import OAS31Validator
+from prometheus_client.parser import text_string_to_metric_families
 from ruamel.yaml import YAML
 
 from sandbox.app import serving
@@ -72,6 +74,40 @@ async def stream_state(environment: dict[str, str], name: str):
         await connection.close()
 
 
+def scraped(tajo) -> Counter:
+    """Every sample of /metrics, by its name, summed over labels and services."""
+    found = Counter()
+    for url in (tajo.url, *tajo.others):
+        for metric in text_string_to_metric_families(httpx.get(f"{url}/metrics").text):
+            for sample in metric.samples:
+                found[sample.name] += sample.value
+    return found
+
+
+async def lag_is_gone(tajo) -> None:
+    """Return once the services say that no durable is behind, which they look at now and then."""
+    deadline = time.monotonic() + 60
+    while (said := await asyncio.to_thread(scraped, tajo))["tajo_consumer_pending"] or said[
+        "tajo_consumer_ack_pending"
+    ]:
+        assert time.monotonic() < deadline, said
+        await asyncio.sleep(0.2)
+
+
+def check_metrics(said: Counter, brevo: Recording, *, webhooks: int, stored: int) -> None:
+    """What the services counted is what was sent, what the log has, and what Brevo was asked."""
+    assert said["tajo_ready"] == 4
+    assert said["tajo_lease_held"] == 3
+    assert said["tajo_ingest_webhooks_total"] == said["tajo_ingest_seconds_count"] == webhooks
+    assert said["tajo_ingest_events_total"] >= stored
+    assert said["tajo_mapper_raw_events_total"] == said["tajo_mapper_sequence"] == stored
+    assert said["tajo_mapper_batch_seconds_count"] > 0
+    assert said["tajo_brevo_sink_calls_total"] == len(brevo.bodies)
+    assert said["tajo_brevo_sink_latency_seconds_count"] == 0  # it is all history: nobody waits for it
+    assert said["tajo_brevo_sink_calls_max"] > 0
+    assert said["tajo_brevo_sink_in_doubt"] == said["tajo_brevo_sink_paused"] == 0
+
+
 def settings(brevo_url: str, brevo: BrevoSandbox) -> dict[str, str]:
     return {
         "TAJO_PUBLIC_URL": PUBLIC, "TWILIO_AUTH_TOKEN": TOKEN, "TWILIO_ACCOUNT_SID": ACCOUNT_SID,
@@ -94,8 +130,11 @@ async def test_2000_webhooks_twice_shuffled_and_from_two_sources_are_each_told_o
             await stream_state(tajo.environment, "TWILIO"),
             await stream_state(tajo.environment, "DEAD"),
         )
+        await lag_is_gone(tajo)
+        said = await asyncio.to_thread(scraped, tajo)
         errors = await asyncio.to_thread(tajo.end)
 
+    check_metrics(said, brevo, webhooks=statuses.total(), stored=log.messages)
     assert set(statuses) <= {200, 204}
     assert log.messages == len(events)
     assert dead.messages == 0

@@ -98,6 +98,16 @@ def test_a_bucket_that_turns_out_to_be_an_hourly_one_is_kept_to_it():
     assert calls == 70
 
 
+@pytest.mark.parametrize(
+    ("plan", "fraction", "per_second"), [("general", 0.7, 7), ("advanced", 0.5, 10), ("extended", 1, 60)]
+)
+def test_it_says_how_many_calls_a_second_are_ours(plan, fraction, per_second):
+    budget = Budget(fraction, plan)
+
+    assert budget["contacts"].per_second == per_second
+    assert budget["other"].per_second == pytest.approx(fraction * (100 if plan == "general" else 200) / 3600)
+
+
 @pytest.mark.parametrize(("plan", "a_second"), [("general", 7), ("advanced", 14), ("extended", 42)])
 def test_a_larger_plan_may_do_more_from_the_start(plan, a_second):
     assert within(Budget(0.7, plan)["events"], 0.0) == a_second

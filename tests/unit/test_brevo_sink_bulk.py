@@ -39,6 +39,23 @@ def test_only_a_row_that_can_neither_merge_nor_lose_anything_goes_by_import(more
     assert not bulk.importable(one, fingerprint(upsert(2)))
 
 
+def test_a_new_contact_goes_with_its_phone_where_it_can_merge_with_nobody():
+    one = upsert()
+
+    assert bulk.importable(one, "", new=True)
+    assert not bulk.importable(upsert(email=None), "", new=True)
+    assert not bulk.importable(upsert(attributes={"VIP": False}), "", new=True)
+    rows = bulk.body([one, upsert(2)], new={"tajo-1"})["jsonBody"]
+    assert [row["attributes"].get("SMS") for row in rows] == ["+12025550147", None]
+
+
+@pytest.mark.parametrize(("held", "is_held"), [("12025550147", True), ("12025550148", False), (None, False)])
+def test_a_phone_that_was_imported_is_looked_for(held, is_held):
+    shown = msgspec.json.encode({"attributes": {"COUNT": 1, "SMS": held}})
+
+    assert bulk.holds(shown, upsert().attributes) == is_held
+
+
 def test_another_phone_is_another_fingerprint():
     assert fingerprint(upsert()) != fingerprint(upsert(attributes={"SMS": "+12025550148"}))
     assert fingerprint(upsert()) == fingerprint(upsert(attributes={"SMS": "+12025550147", "COUNT": 5}))
@@ -100,6 +117,6 @@ def test_no_answer_and_no_file_makes_it_raise(said):
 def test_a_contact_is_compared_as_brevo_shows_it():
     shown = b'{"attributes":{"COUNT":7.0,"DAY":"2026-11-20T00:00:00.000Z","VIP":true,"NAME":"Meg"}}'
 
-    assert bulk.holds(shown, {"COUNT": 7, "DAY": "2026-11-20", "VIP": True, "NAME": "Meg", "SMS": "+1"})
+    assert bulk.holds(shown, {"COUNT": 7, "DAY": "2026-11-20", "VIP": True, "NAME": "Meg"})
     assert not bulk.holds(shown, {"COUNT": 8})
     assert not bulk.holds(shown, {"NAME": "Mag"})

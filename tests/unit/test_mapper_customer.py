@@ -1,10 +1,12 @@
 """What Brevo's contact shall say of a customer."""
 
+import msgspec
 import pytest
 
+from mapper.book import Book
 from mapper.customer import Aggregates, Customer, contact, fit
-from mapper.identity import customer_id
-from mapper.interaction import Dated
+from mapper.identity import Known, customer_id
+from mapper.interaction import Dated, Seen
 from shared.config import parse
 
 ANA = customer_id("email:a@b.example")
@@ -39,3 +41,15 @@ def test_the_aggregates_are_told_as_defined():
 )  # fmt: skip
 def test_a_value_that_its_attribute_cannot_take_is_left_out(value, type_, fitted):
     assert fit(value, type_) == fitted
+
+
+@pytest.mark.parametrize("scores", [(1, 3), (3, 1)])
+def test_of_two_surveys_in_one_millisecond_the_better_counts_whichever_was_heard_first(scores):
+    book = Book(None)
+    identifier = ("email:ana@example.com", "tajo-1", msgspec.msgpack.encode(Known(Seen(1, "a", 1, "a"))))
+    book.connection.execute("INSERT INTO identifier VALUES (?, ?, ?)", identifier)
+    for number, score in enumerate(scores):
+        row = (f"WT{number}", identifier[0], "voice", 5, 1, 0, None, None, 0, score, 7, 0, b"")
+        book.connection.execute(f"INSERT INTO interaction VALUES ({', '.join('?' * len(row))})", row)
+
+    assert book.aggregates(["tajo-1"], ["voice"])["tajo-1"].score == 3

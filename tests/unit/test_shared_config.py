@@ -97,6 +97,9 @@ def test_the_hash_changes_with_what_decides_and_with_nothing_else():
     base = config.parse(SHIPPED).hash
 
     assert config.parse(DOCUMENTED).hash == base
+    replay = SHIPPED.replace("debug: false", "replay: {event_age_max_s: 60}")
+    assert config.parse(replay).flex.replay.event_age_max_s == 60
+    assert config.parse(replay).hash == base
     assert config.parse(SHIPPED.replace("VIP_TIER", "TIER")).hash != base
     assert config.parse(SHIPPED.replace("support_contacts: 32", "support_contacts: 7")).hash != base
 

@@ -55,8 +55,8 @@ async def look(connection: Client) -> Seen:
         except nats.js.errors.NotFoundError:
             continue
         lags[consumer.durable] = Lag(told.num_pending or 0, told.num_ack_pending or 0)
-    cursors = await _bucket(connection, CURSORS.name)
-    beats = await _bucket(connection, STATUS.name)
+    cursors = await entries(connection, CURSORS.name)
+    beats = await entries(connection, STATUS.name)
     now = (await _stream(connection, f"KV_{STATUS.name}")).ts
     return Seen(
         now=now or datetime.now(UTC),  # without the bucket there is nothing to be dated
@@ -76,7 +76,7 @@ async def _stream(connection: Client, name: str, subjects: str = "") -> _StreamI
     return msgspec.json.decode(answer.data, type=_StreamInfo)
 
 
-async def _bucket(connection: Client, name: str) -> dict[str, tuple[bytes, datetime]] | None:
+async def entries(connection: Client, name: str) -> dict[str, tuple[bytes, datetime]] | None:
     """Each key of a bucket with its value and when the broker stored it; None where there is no such bucket.
 
     Key by key, because a watcher of nats-py says on a busy machine that there is nothing, before it has looked.

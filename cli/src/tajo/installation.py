@@ -137,7 +137,13 @@ async def calling_twilio(installation: Installation, credentials: Credentials) -
     """A client of Twilio, at the rates of the connector file."""
     told = installation.config.flex.poller
     rates = Rates({**LIMITS, **told.rates}, told.rate_fraction)
-    twilio = Twilio(credentials, urls=installation.twilio.urls, rates=rates, tries_max=TRIES_MAX)
+    twilio = Twilio(
+        credentials,
+        urls=installation.twilio.urls,
+        rates=rates,
+        tries_max=TRIES_MAX,
+        log_calls=False,
+    )
     try:
         yield twilio
     finally:
@@ -145,13 +151,13 @@ async def calling_twilio(installation: Installation, credentials: Credentials) -
 
 
 @asynccontextmanager
-async def calling_brevo(installation: Installation) -> AsyncIterator[Brevo]:
-    """A client of Brevo.  Raises SettingsError where BREVO_API_KEY is not set."""
+async def calling_brevo(installation: Installation, *, share: float = 1.0) -> AsyncIterator[Brevo]:
+    """A client of Brevo, that takes a share of our part of its limits.  Raises SettingsError where BREVO_API_KEY is not set."""
     settings = load(BrevoSettings, installation.environ)
     brevo = Brevo(
         url=secure_url("TAJO_BREVO_URL", settings.brevo_url, allow_http=settings.allow_http),
         api_key=settings.api_key,
-        budget=Budget(settings.rate_fraction),
+        budget=Budget(settings.rate_fraction * share, settings.plan),
         metrics=Metrics(CollectorRegistry()),
         log_calls=False,
     )

@@ -16,11 +16,13 @@ from ingest.settings import Settings as IngestSettings
 from shared.bootstrap import bootstrap as make_streams
 from shared.config import Config, ConfigError, load
 from shared.credentials import environment
+from shared.log import set_up
 from shared.settings import load as load_settings
 from shared.topology import BUCKETS, CONSUMERS, OBJECT_STORES, STREAMS
-from tajo import connectors, customer, dlq
+from tajo import connectors, customer, dlq, log, preview, replaying, stories
 from tajo import quarantine as refused
 from tajo.broker import run as until_done
+from tajo.forget import forget
 from tajo.output import (
     CODES,
     FAILED,
@@ -37,6 +39,7 @@ from tajo.output import (
     show,
 )
 from tajo.supervise import GivenUpError
+from tajo.trace import trace
 from tajo.up import SERVICES, CannotStartError
 from tajo.up import up as run_everything
 
@@ -48,13 +51,21 @@ app = typer.Typer(
     epilog=CODES,
 )
 app.add_typer(connectors.app, name="connectors")
-mapping = typer.Typer(no_args_is_help=True, help="Check and describe the connector file.")
+mapping = typer.Typer(
+    no_args_is_help=True, help="Check the connector file, preview what it does, and test it."
+)
 app.add_typer(mapping, name="mapping")
 customers = typer.Typer(no_args_is_help=True, help="What is known of a customer, and why.")
 app.add_typer(customers, name="customer")
 quarantine = typer.Typer(no_args_is_help=True, help="Webhooks refused for a wrong signature, kept for 24 h.")
 app.add_typer(quarantine, name="quarantine")
 app.add_typer(dlq.app, name="dlq")
+app.command("replay")(replaying.replay)
+app.add_typer(log.app, name="log")
+mapping.command("preview")(preview.preview)
+mapping.command("test")(stories.run_stories)
+app.command()(forget)
+app.command()(trace)
 
 ConfigFile = Annotated[Path, typer.Argument(envvar="TAJO_CONFIG", help="The connector file.")]
 CONFIG = Path("config/tajo.yaml")
@@ -242,4 +253,7 @@ def _table(title: str, left: str, right: str, rows: list[tuple[str, str]]) -> Ta
 
 def main() -> None:
     """Entry point."""
+    set_up(
+        "tajo", level="warning"
+    )  # what the modules of the services log must not stand among what is printed
     app()

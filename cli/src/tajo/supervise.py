@@ -6,8 +6,9 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 STOP_S = (
     20.0  # a child's grace between SIGTERM and SIGKILL; services need up to 10 s, and their batch in hand
@@ -25,6 +26,9 @@ class Child:
 
     name: str
     command: Sequence[str]
+    environment: Mapping[str, str] | None = None  # else ours
+    log: Path | None = None  # what it says is appended there; else it says it where we do
+    keep_open: Sequence[int] = ()  # file descriptors it inherits: a lock is held as long as any child lives
     process: asyncio.subprocess.Process | None = field(default=None, init=False)
 
 
@@ -40,7 +44,7 @@ async def keep(child: Child, say: Callable[[str], None]) -> None:
     delay = RESTART_MIN_S
     while True:
         began = time.monotonic()
-        child.process = await start(child.command)
+        child.process = await start(child)
         code = await child.process.wait()
         if code == os.EX_CONFIG:
             raise GivenUpError(child.name)
@@ -49,9 +53,22 @@ async def keep(child: Child, say: Callable[[str], None]) -> None:
         await asyncio.sleep(delay)
 
 
-async def start(command: Sequence[str]) -> asyncio.subprocess.Process:
+async def start(child: Child) -> asyncio.subprocess.Process:
     """Start a process that our Ctrl-C does not reach, and that does not outlive us."""
-    return await asyncio.create_subprocess_exec(*command, start_new_session=True, preexec_fn=_die_with_parent)
+    log = os.open(child.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600) if child.log else None
+    try:
+        return await asyncio.create_subprocess_exec(
+            *child.command,
+            env=child.environment,
+            stdout=log,
+            stderr=log,
+            pass_fds=child.keep_open,
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+        )
+    finally:
+        if log is not None:
+            os.close(log)
 
 
 async def stop(child: Child) -> None:

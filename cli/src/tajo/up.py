@@ -1,6 +1,7 @@
 """`tajo up`: the broker, its streams, and one child a service, on this machine."""
 
 import asyncio
+import http.client
 import os
 import signal
 import sys
@@ -111,6 +112,7 @@ async def _tell_when_ready(say: Callable[[str], None]) -> None:
 def ready(service: str) -> bool:
     """Whether a service on this machine says so."""
     url = f"http://127.0.0.1:{port_of(service)}/health/ready"
-    with suppress(OSError), urllib.request.urlopen(url, timeout=2) as answer:
+    strange = (OSError, http.client.HTTPException)  # something else listens at its port
+    with suppress(*strange), urllib.request.urlopen(url, timeout=2) as answer:
         return bool(answer.status == 200)
     return False

@@ -71,6 +71,8 @@ class Contacts:
     def take_row(self, row: Mapping[str, Any], list_ids: set[int], now: datetime) -> None:
         """One row of an import: EXT_ID and then email say whose it is, and whom they bring together becomes one."""
         attributes = dict(row.get("attributes") or {})
+        if not canonical("SMS", attributes.get("SMS", "")):
+            attributes.pop("SMS", None)  # what is no phone is dropped without a word, as other values are
         body = {"email": row.get("email"), "attributes": attributes}
         identifiers = identifiers_of(body)
         order: tuple[Identifier, ...] = ("EXT_ID", "email", "SMS")

@@ -12,12 +12,15 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
-from urllib.parse import parse_qsl, urlencode
+from urllib.parse import parse_qsl, quote_plus, urlencode
 
 FORM, JSON = "application/x-www-form-urlencoded", "application/json"
+REMEMBERED = 8192  # names, and what was made of them: the events of a day repeat the same words
 
 
+@lru_cache(maxsize=REMEMBERED)
 def sid(prefix: str, name: str) -> str:
     """A sid such as WT… for a readable name: the same for the same."""
     return prefix + hashlib.sha256(f"{prefix} {name}".encode()).hexdigest()[:32]
@@ -159,6 +162,7 @@ def iso(ms: int) -> str:
     return f"{datetime.fromtimestamp(ms // 1000, UTC):%Y-%m-%dT%H:%M:%S}.{ms % 1000:03d}Z"
 
 
+@lru_cache(maxsize=REMEMBERED)
 def _pascal(name: str) -> str:
     return "".join(part.capitalize() for part in name.split("_"))
 
@@ -238,7 +242,10 @@ def survey_webhook(whom: str, time_ms: int, *, as_form: bool = False, **fields: 
 
 
 def _form(route: str, form: Mapping[str, str], whom: str, *moments: int) -> Webhook:
-    return Webhook(route, urlencode(form).encode(), FORM, whom, moments)
+    return Webhook(route, urlencode(form, quote_via=_quoted).encode(), FORM, whom, moments)
+
+
+_quoted = lru_cache(maxsize=REMEMBERED)(quote_plus)  # halves what a form costs
 
 
 # -- the signature ------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ from msgspec import Struct
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
-from shared import dead
+from shared import dead, headers
 from shared.message import Message
 from shared.topology import Consumer
 
@@ -81,9 +81,18 @@ def _error_log() -> Callable[[Exception], Awaitable[None]]:
     return on_error
 
 
+class _Broker(NatsBroker):
+    """Reads headers as shared/headers.py says."""
+
+    async def _connect(self) -> Client:
+        connection = await super()._connect()
+        connection._parse_header_lines = headers.parse  # type: ignore[method-assign]  # noqa: SLF001 - no public way
+        return connection
+
+
 def connect(url: str, *, service: str) -> NatsBroker:
     """A broker that reconnects for ever, decodes nothing and logs no message."""
-    return NatsBroker(
+    return _Broker(
         url,
         name=service,
         codec=_Untouched(),

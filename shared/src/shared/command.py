@@ -82,12 +82,22 @@ PAST = "brevo.past."
 """Before the shard, of a command that may wait for those of what happens now: history, a rebuild, a replay."""
 
 
-def to_message(command: Command, traceparent: str, *, past: bool = False) -> Message:
+STORED = "Tajo-Stored"
+"""Header: when the log stored the raw event that released the command, epoch milliseconds; absent where nobody waits."""
+
+
+def to_message(command: Command, traceparent: str, *, past: bool = False, stored_ms: int = 0) -> Message:
     """The command as it stands in the stream BREVO, sharded by contact; `past` lets those of what happens now go first."""
+    stored = {STORED: str(stored_ms)} if stored_ms and not past else {}
     return Message(
         subject=f"{PAST if past else 'brevo.'}{shard(command.ext_id)}.{kind(command)}",
         body=_encode(command),
-        headers={MSG_ID: command.id, "content-type": "application/json", "traceparent": traceparent},
+        headers={
+            MSG_ID: command.id,
+            "content-type": "application/json",
+            "traceparent": traceparent,
+            **stored,
+        },
     )
 
 

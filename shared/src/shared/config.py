@@ -84,6 +84,18 @@ class Poller(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     chat_service_sid: Annotated[str, Meta(description="IS…; else what Flex says")] = ""
 
 
+class Replay(Struct, forbid_unknown_fields=True, frozen=True):
+    """What holds when Brevo is told of the past again."""
+
+    event_age_max_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="seconds; an event that happened longer ago is not sent by a replay unasked: at Brevo automations may fire",
+        ),
+    ] = 3600.0
+
+
 class Attribute(Struct, forbid_unknown_fields=True, frozen=True):
     """A Brevo attribute, where its type is not the one its source has."""
 
@@ -126,6 +138,7 @@ class TwilioFlex(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
     channels: tuple[Channel, ...] = ("voice", "sms", "whatsapp", "webchat")
     survey: Survey = Survey()
     poller: Poller = Poller()
+    replay: Replay = Replay()
     own_numbers: Annotated[
         tuple[str, ...], Meta(description="the business's own numbers: they identify nobody")
     ] = ()

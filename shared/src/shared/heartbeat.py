@@ -48,6 +48,8 @@ class MapperCounts(Struct, rename="camel"):
     customers: int | None = None
     agents: int | None = None
     sequence: int = 0  # the last of TWILIO that is included
+    mapping: str = ""  # hash of the mapping in force
+    replays: tuple[str, ...] = ()  # ids of those the mapper works on, or will
 
 
 class BrevoSinkCounts(Struct, rename="camel"):
@@ -58,6 +60,7 @@ class BrevoSinkCounts(Struct, rename="camel"):
     in_hand: int = 0
     in_doubt: int = 0
     paused: str = ""  # why nothing is sent until somebody acts, and what to do
+    contacts_per_second: float | None = None  # calls that Brevo's limits leave us; None: no limit is known
 
 
 class PollerCounts(Struct, rename="camel"):
@@ -71,7 +74,12 @@ class PollerCounts(Struct, rename="camel"):
 
 def key(service: str, instance: str) -> str:
     """Where the heartbeats of a process stand in the bucket."""
-    return f"{service}.{_NO_KEY.sub('-', instance)}"
+    return f"{service}.{no_key(instance)}"
+
+
+def no_key(instance: str) -> str:
+    """An instance as a key's token may name it."""
+    return _NO_KEY.sub("-", instance)
 
 
 def to_value(beat: Heartbeat) -> bytes:

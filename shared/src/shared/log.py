@@ -7,6 +7,9 @@ from contextlib import suppress
 from typing import Literal
 
 import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+from shared import spans, trace
 
 Level = Literal["verbose", "debug", "info", "warning", "error"]
 
@@ -24,6 +27,13 @@ class _Errors(io.TextIOBase):
             sys.stderr.flush()
 
 
+def _traced(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """With the ids of the trace and the span of what is done just now, if anything is."""
+    if known := trace.ids(spans.current()):
+        event["trace_id"], event["span_id"] = known
+    return event
+
+
 def set_up(service: str, *, level: Level = "info", pretty: bool | None = None) -> None:
     """Write structlog's lines to standard error; pretty on a terminal, JSON elsewhere.  `verbose` is DEBUG."""
     number = logging.DEBUG if level == "verbose" else logging.getLevelNamesMapping()[level.upper()]
@@ -31,6 +41,7 @@ def set_up(service: str, *, level: Level = "info", pretty: bool | None = None) -
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
+            _traced,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(),

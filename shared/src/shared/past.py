@@ -1,7 +1,8 @@
 """Reading what a stream holds already, in order, to rebuild what was made of it.  Settles nothing, moves no durable."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from contextlib import aclosing
 from datetime import datetime
 
 import nats.errors
@@ -57,21 +58,52 @@ async def past(
         connection = bus.client(broker)
         try:
             if connection is not None:
-                async for messages in _read(
-                    connection, _from(stream, after, since, headers_only, subjects), batch
+                async for messages in read(
+                    connection,
+                    stream,
+                    after=after,
+                    to=to,
+                    since=since,
+                    headers_only=headers_only,
+                    subjects=subjects,
+                    batch=batch,
                 ):
-                    wanted = [
-                        message for message in messages if after < message.metadata.sequence.stream <= to
-                    ]
-                    if wanted:
-                        yield wanted
-                        after, since = wanted[-1].metadata.sequence.stream, None
-                    if len(wanted) < len(messages):
-                        break
+                    yield messages
+                    after, since = _sequence(messages[-1]), None
                 return
         except (nats.errors.Error, nats.js.errors.Error, OSError, TimeoutError) as error:
             log.warning("reading_again", stream=stream, after=after, error=type(error).__name__)
         await asyncio.sleep(AGAIN_S)
+
+
+async def read(
+    connection: Client,
+    stream: str,
+    *,
+    after: int,
+    to: int,
+    since: datetime | None = None,
+    headers_only: bool = False,
+    subjects: Sequence[str] = (),
+    batch: int = 2000,
+) -> AsyncGenerator[list[Msg], None]:
+    """As `past`, once.  Raises nats' errors, OSError and TimeoutError where the broker goes away."""
+    if after >= to:
+        return
+    where = _from(stream, after, since, headers_only, subjects)
+    async with aclosing(_read(connection, where, batch)) as batches:
+        async for messages in batches:
+            wanted = messages
+            if _sequence(messages[0]) <= after or _sequence(messages[-1]) > to:
+                wanted = [message for message in messages if after < _sequence(message) <= to]
+            if wanted:
+                yield wanted
+            if len(wanted) < len(messages):
+                return
+
+
+def _sequence(message: Msg) -> int:
+    return message.metadata.sequence.stream
 
 
 def _from(
@@ -89,7 +121,7 @@ def _from(
 
 async def _read(
     connection: Client, where: tuple[str, ConsumerConfig], batch: int
-) -> AsyncIterator[list[Msg]]:
+) -> AsyncGenerator[list[Msg], None]:
     """Until the end of the stream as it is then.  Raises TimeoutError when nothing comes.
 
     An ordered push consumer with a callback: a fetch costs nats-py twice as much for each message.  The server

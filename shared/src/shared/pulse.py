@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
 
@@ -17,18 +17,16 @@ from msgspec import Struct
 
 from shared.bus import client
 from shared.event import rfc3339
-from shared.heartbeat import BEAT_S, Heartbeat, Role, key, to_value
+from shared.heartbeat import BEAT_S, Heartbeat, key, to_value
 from shared.lease import Lease
 from shared.topology import STATUS
+from shared.vitals import State
 
 LOOK_S = 1.0  # between looks whether anything has changed
 TIMEOUT_S = 1.0  # of each request
 
 log = structlog.get_logger()
 
-
-State = Callable[[], Awaitable[tuple[Role, str]]]
-"""What a process is, and why it cannot do its work just now."""
 
 Counts = Callable[[], Struct]
 """One of the structs of shared.heartbeat.  Asked for each heartbeat, so it must be had for nothing."""

@@ -2,12 +2,12 @@
 
 Whoever wants one writes it (`tajo replay`); the working mapper plans it, aside, in a process of its own, and writes how
 far it is.  Its plan stands in the object store `plans`.  Who wants that plan done says so here, by its hash; the mapper
-does it, or says why not.  All write by compare-and-swap.
+does it, or says why not; who asks again, once that is mended, sets `planned` and the hash again.  All write by
+compare-and-swap.  What is kept of customers here is ext_ids: the mapper replaces what a selection calls them at once.
 
 State is always made from the whole log: a selection says whom Brevo is told of again, never what is counted.
 """
 
-import hashlib
 from typing import Literal
 
 import msgspec
@@ -15,42 +15,27 @@ from msgspec import Struct
 from nats.js.kv import KeyValue
 
 from shared import kv
-from shared.command import Value
+from shared.plan import (
+    Asked,
+    Contacted,
+    ContactLine,
+    EventLine,
+    Expected,
+    Plan,
+    Selection,
+    Summary,
+    Tracked,
+    from_object,
+    to_object,
+)  # fmt: skip
+
+__all__ = [
+    "Asked", "ContactLine", "Contacted", "EventLine", "Expected", "Plan", "Replay", "Selection", "State", "Summary",
+    "Tracked", "from_object", "read", "to_object", "write",
+]  # fmt: skip
 
 State = Literal["asked", "folding", "planned", "applying", "applied", "refused", "failed", "dropped"]
 """asked → folding → planned → applying → applied; `refused` and `failed` say why; `dropped`: its book is no more."""
-
-
-class Selection(Struct, frozen=True, kw_only=True):
-    """Raw events; the customers they are about are told again though nothing changed.  All that is given must fit."""
-
-    subjects: tuple[str, ...] = ()  # of TWILIO, with NATS wildcards
-    since_ms: int | None = None  # by when it happened, epoch milliseconds, inclusive
-    until_ms: int | None = None  # exclusive
-    first: int = 0  # sequences of TWILIO, inclusive; 0: no bound
-    last: int = 0
-    tasks: tuple[str, ...] = ()  # sids that name interactions: tasks, conversations
-    customers: tuple[str, ...] = ()  # as `tajo customer show` finds them; the mapper puts their ext_ids here
-
-    @property
-    def empty(self) -> bool:
-        """Nobody is told again."""
-        return self == Selection()
-
-
-class Asked(Struct, frozen=True, kw_only=True):
-    """What somebody wants to be planned."""
-
-    id: str  # names the replay, its plan and its book: letters and digits
-    mapping: str  # the connector file, as text
-    selection: Selection = Selection()
-    again: tuple[
-        str, ...
-    ] = ()  # ext_ids told again whatever the selection says: Brevo was found to hold something else
-    send_old_events: bool = False  # also those that happened longer ago than `event_age_max_s`
-    event_age_max_s: float = 3600.0
-    expected: bool = False  # also say what Brevo shall hold of each customer: the object `<id>.expected`
-    at_ms: int  # epoch milliseconds: what is old is counted from here
 
 
 class Replay(Struct, kw_only=True):
@@ -71,84 +56,6 @@ class Replay(Struct, kw_only=True):
     def ended(self) -> bool:
         """Whether the mapper will do no more of it."""
         return self.state in ("applied", "refused", "failed", "dropped")
-
-
-Contacted = Literal["create", "change", "again", "leave"]
-"""create: Brevo was never told of it; change: it was told something else; again: told the same, because it was selected;
-leave: Brevo was told of it, and under this mapping there is no such customer: nothing is told, the contact stays."""
-
-Tracked = Literal["send", "suppress", "sent"]
-"""send: it will be; suppress: it is older than `event_age_max_s`; sent: Brevo has it, and this mapping would not send it."""
-
-
-class ContactLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a plan does to one contact.  Values are (before, after); None: not told."""
-
-    ext_id: str
-    action: Contacted
-    was: str = ""  # its name at Brevo so far, where it is named anew
-    email: tuple[str | None, str | None] | None = None  # where it changes
-    attributes: dict[str, tuple[Value | None, Value | None]] = {}  # those that change
-    kept: dict[str, Value] = {}  # no longer told, and kept by Brevo: an attribute is never cleared
-    lists: tuple[int, ...] = ()  # joined
-    lists_kept: tuple[int, ...] = ()  # no longer told, and not left
-    conflicts: tuple[str, ...] = ()  # "email" or "SMS": another contact, that stays, was told the same
-
-
-class EventLine(Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a plan does with one event."""
-
-    id: str
-    ext_id: str
-    name: str
-    time: str  # RFC 3339
-    action: Tracked
-
-
-class Summary(Struct, frozen=True, kw_only=True):
-    """How many of each."""
-
-    customers: int = 0  # all there are under the mapping
-    create: int = 0
-    change: int = 0
-    again: int = 0
-    leave: int = 0
-    unchanged: int = 0
-    relinks: int = 0
-    conflicts: int = 0
-    lists: int = 0  # memberships
-    send: int = 0
-    suppress: int = 0
-    sent: int = 0
-
-
-class Plan(Struct, frozen=True, kw_only=True):
-    """What a replay will do, pinned to a sequence of the log and a mapping.  It holds what customers are called."""
-
-    id: str
-    mapping: str  # hash
-    mapping_before: str  # hash of the mapping in force when it was made
-    sequence: int  # of TWILIO
-    asked: Asked
-    summary: Summary
-    contacts: tuple[ContactLine, ...]  # by ext_id
-    events: tuple[EventLine, ...]  # by time, then id
-    format: int = 1
-
-    @property
-    def hash(self) -> str:
-        """Equal plans have equal hashes."""
-        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:16]
-
-
-class Expected(Struct, frozen=True, kw_only=True):
-    """What Brevo shall hold of one customer, and the events it was or will be told."""
-
-    ext_id: str
-    email: str | None = None
-    attributes: dict[str, Value] = {}
-    list_ids: tuple[int, ...] = ()
-    events: tuple[tuple[str, str, str], ...] = ()  # (id, name, time)
 
 
 async def read(bucket: KeyValue, id_: str) -> tuple[int, Replay | None]:

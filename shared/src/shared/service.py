@@ -9,13 +9,14 @@ import structlog
 import uvicorn
 from faststream.asgi import AsgiFastStream, AsgiResponse, get
 from faststream.nats import NatsBroker
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Gauge, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from shared import bus
+from shared import bus, spans
 from shared.heartbeat import Role
 from shared.lease import LOOK_S, Lease
 from shared.protocol import BoundedProtocol
 from shared.pulse import Counts, Pulse
+from shared.vitals import Vitals
 
 CANCEL_AGAIN_S = 0.5
 
@@ -55,9 +56,9 @@ def build(
     How it does, with its `counts`, is said every few seconds under its `name` (shared/heartbeat.py).
     The broker connects in the background: the service answers, unready, while NATS is away.
     """
-    if lease:
-        _measure(lease, registry)
+    vitals = Vitals(registry, lease)
 
+    @vitals.watching
     async def state() -> tuple[Role, str]:
         if lease and not working and lease.other and bus.client(broker):
             return "standby", ""
@@ -138,17 +139,17 @@ def build(
         ],
         after_startup=[begin],
         on_shutdown=[end, *at_end, let_go],
+        after_shutdown=[_send_spans],
     )
+
+
+async def _send_spans() -> None:
+    await asyncio.to_thread(spans.end)
 
 
 def leave() -> None:
     """Leave in order; whoever runs us starts us again."""
     signal.raise_signal(signal.SIGTERM)
-
-
-def _measure(lease: Lease, registry: CollectorRegistry) -> None:
-    held = Gauge("tajo_lease_held", "1 where this process works, 0 where it stands by", registry=registry)
-    held.set_function(lease.held)
 
 
 def _why_not_acting(lease: Lease | None) -> str:

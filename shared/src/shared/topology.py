@@ -90,7 +90,13 @@ REPLAYS = Bucket(
     max_bytes=64 * 1024**2,
 )
 
-BUCKETS = (LEASES, CURSORS, BACKFILLS, STATUS, REPLAYS)
+ERASURES = Bucket(
+    "erasures",
+    "who was forgotten, in keyed hashes, and what each service has erased",
+    max_bytes=8 * 1024**2,  # half a million hashes, some 60 MB of memory in each service that looks them up
+)
+
+BUCKETS = (LEASES, CURSORS, BACKFILLS, STATUS, REPLAYS, ERASURES)
 
 PLANS = Bucket("plans", "plans of replays: what each would change", max_bytes=GIB, max_age_s=30 * DAY_S)
 

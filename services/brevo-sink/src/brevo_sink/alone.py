@@ -11,7 +11,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable
 from urllib.parse import quote
 
-from brevo_sink import answer
+from brevo_sink import answer, papers
 from brevo_sink.answer import Outcome
 from brevo_sink.brevo import Brevo, Lost, NotSent, Reply
 from brevo_sink.desk import Desk, Item
@@ -19,9 +19,10 @@ from brevo_sink.ends import RETRY_MAX_S, Ends
 from brevo_sink.gate import Gate
 from brevo_sink.ledger import END, Ledger
 from brevo_sink.relink import relink
+from shared import span, spans
 from shared.command import Command, ContactDelete, ContactRelink
 from shared.topology import BREVO_SINK
-from shared.verdict import Pause, Reject, Retry
+from shared.verdict import Done, Pause, Reject, Retry
 
 SAY_S = 60.0  # that one is tried in vain before a person is told
 EXPECTED_S = 3 * BREVO_SINK.ack_wait_s  # a killed sink may have said until just now that it has them
@@ -109,7 +110,8 @@ class Alone:
             while self._desk.busy(*_concerned(item.command)):
                 await wait()
             await self._brevo.turn("contacts")
-            ended = await self._tried(item)
+            with spans.work(span.SINK, "consumer", papers.causes([item]), papers.heard([item])):
+                ended = await self._tried(item)
         finally:
             if ended:
                 self._put_off.pop(item.command.id, None)
@@ -120,10 +122,13 @@ class Alone:
         """Whether it has ended."""
         match await self._call(item):
             case Pause() as pause:
+                spans.fail(pause.why)
                 self._gate.shut(pause)
             case Retry("429"):  # the bucket rests (budget.py)
+                spans.fail("429")
                 item.tries += 1
             case Retry() as retry:
+                spans.fail(retry.why)
                 item.tries += 1
                 until = time.monotonic() + min(retry.after_s * item.tries, RETRY_MAX_S)
                 self._put_off[item.command.id] = (until, retry.why, item)
@@ -149,12 +154,7 @@ class Alone:
                 return await self._delete(self._ledger.foreign_name(command.ext_id) or command.ext_id)
 
     async def _delete(self, name: str) -> Outcome:
-        path, by = f"/contacts/{quote(name, safe='')}", [("identifierType", "ext_id")]
-        match await self._brevo.call("DELETE", path, params=by, kind="contact.delete"):
-            case NotSent(why) | Lost(why):
-                return Retry(why, answer.AGAIN_S)
-            case Reply(status, headers, body):
-                return answer.of_delete(status, headers, body)
+        return await delete(self._brevo, name)
 
     async def _record(self, item: Item) -> None:
         """First the ledger, in one transaction; then the receipts, and ack."""
@@ -173,6 +173,31 @@ class Alone:
 
 def _concerned(command: Command) -> tuple[str, ...]:
     return (command.was, command.ext_id) if isinstance(command, ContactRelink) else (command.ext_id,)
+
+
+async def delete(brevo: Brevo, name: str) -> Outcome:
+    """Delete a contact by its ext_id, and see that it is gone.  A turn was taken for the first of two calls."""
+    path, by = f"/contacts/{quote(name, safe='')}", [("identifierType", "ext_id")]
+    match await brevo.call("DELETE", path, params=by, kind="contact.delete"):
+        case NotSent(why) | Lost(why):
+            return Retry(why, answer.AGAIN_S)
+        case Reply(status, headers, body):
+            outcome = answer.of_delete(status, headers, body)
+            return await _is_gone(brevo, name) if isinstance(outcome, Done) else outcome
+
+
+async def _is_gone(brevo: Brevo, name: str) -> Outcome:
+    """Whether Brevo has nobody of this name any more: Done, or to be tried again."""
+    await brevo.turn("contacts")
+    path, by = f"/contacts/{quote(name, safe='')}", [("identifierType", "ext_id")]
+    match await brevo.call("GET", path, params=by):
+        case Reply(200, _, _):
+            return Retry("a contact that was deleted is still there", answer.AGAIN_S)
+        case NotSent(why) | Lost(why):
+            return Retry(why, answer.AGAIN_S)
+        case Reply(status, headers, body):
+            outcome = answer.of_delete(status, headers, body)
+            return outcome if isinstance(outcome, Done | Pause) else Retry(f"HTTP {status}", answer.AGAIN_S)
 
 
 def waiting(put_off: Iterable[tuple[float, str, Item]], now: float) -> str:

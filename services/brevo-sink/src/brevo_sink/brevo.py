@@ -14,6 +14,7 @@ from msgspec import Struct
 
 from brevo_sink.budget import BucketName, Budget, bucket_of
 from brevo_sink.metrics import Metrics
+from shared import span, spans
 from shared.settings import SettingsError, secure_url
 
 CONNECT_S = 5.0
@@ -74,7 +75,9 @@ class Brevo:
         self.budget = budget
         self._may = may
         self._metrics = metrics
+        metrics.measure(budget)
         self._log_calls = log_calls
+        self._url = url
         self._client = httpx.AsyncClient(
             base_url=url,
             headers={"api-key": api_key, "accept": "application/json", "user-agent": "tajo-twilio-flex"},
@@ -112,7 +115,7 @@ class Brevo:
 
         `kind` is that of the command the call carries out, where it carries out one: so an outcome that nobody knows is counted.
         """
-        bucket, began = bucket_of(method, path), time.perf_counter()
+        bucket, began_ns = bucket_of(method, path), time.time_ns()
         try:
             answer = await self._client.request(
                 method, path, json=json, params=list(params), extensions={"trace": self._still_may}
@@ -122,26 +125,22 @@ class Brevo:
             return NotSent("the lease is not ours")
         except _NEVER_LEFT as error:
             self._metrics.calls.labels(bucket, "unreachable").inc()
+            self._tell(method, path, began_ns, error=type(error).__name__)
             return NotSent(type(error).__name__)
         except httpx.HTTPError as error:
             self._metrics.calls.labels(bucket, "lost").inc()
+            self._tell(method, path, began_ns, error=type(error).__name__)
             self._unknown(kind)
             return Lost(type(error).__name__)
         finally:
             self.budget[bucket].unanswered()
         self._metrics.calls.labels(bucket, str(answer.status_code)).inc()
+        self._metrics.call_seconds.labels(bucket).observe(answer.elapsed.total_seconds())
         self.budget[bucket].answered(answer.status_code, answer.headers, time.monotonic())
         if answer.status_code >= SERVER_ERROR:
             self._unknown(kind)
-        if self._log_calls:
-            log.info(
-                "brevo_call",
-                method=method,
-                route=_route(path),
-                status=answer.status_code,
-                ms=round((time.perf_counter() - began) * 1000, 1),
-                request_id=answer.headers.get("sib-request-id", ""),
-            )
+        request_id = answer.headers.get("sib-request-id", "")
+        self._tell(method, path, began_ns, status=answer.status_code, request_id=request_id)
         return Reply(answer.status_code, answer.headers, answer.content)
 
     async def file(self, url: str) -> bytes | None:
@@ -161,6 +160,27 @@ class Brevo:
         except (SettingsError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             log.warning("file_not_read", error=type(error).__name__)
             return None
+
+    def _tell(
+        self, method: str, path: str, began_ns: int, *, status: int = 0, request_id: str = "", error: str = ""
+    ) -> None:
+        """A span, and a line in the log where that is wished, that name nobody."""
+        now_ns, route = time.time_ns(), _route(path)
+        spans.call(
+            span.called(
+                method, self._url, route, start_ns=began_ns, end_ns=now_ns, status=status, error=error
+            )
+        )
+        if self._log_calls:
+            log.info(
+                "brevo_call",
+                method=method,
+                route=route,
+                status=status or None,
+                ms=round((now_ns - began_ns) / 1e6, 1),
+                **({"request_id": request_id} if request_id else {}),
+                **({"error": error} if error else {}),
+            )
 
     def _unknown(self, kind: str) -> None:
         if kind:

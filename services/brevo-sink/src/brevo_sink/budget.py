@@ -6,11 +6,12 @@ was assumed.  https://developers.brevo.com/docs/api-limits
 """
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
 BucketName = Literal["contacts", "events", "other"]
 Plan = Literal["general", "advanced", "extended"]
+WindowName = Literal["second", "hour"]
 
 SECOND_S, HOUR_S = 1.0, 3600.0
 AHEAD_S = 0.1  # of the even pace calls may be: what a late wake-up missed is made up for, and no more
@@ -49,6 +50,11 @@ class Window:
     def take(self, now: float) -> None:
         """One call is made."""
         self._taken.append(now)
+
+    def left(self, now: float) -> int:
+        """How many more are allowed just now; 0 also where no limit is known."""
+        taken = sum(moment > now - self._span_s for moment in self._taken)
+        return max((self.limit or 0) - taken, 0)
 
 
 class Pace:
@@ -97,6 +103,14 @@ class Bucket:
         self._pace.take(now, self._second.limit)
         self._probing_until = now + PROBE_MAX_S if self._refused else 0.0
 
+    @property
+    def per_second(self) -> float | None:
+        """Calls a second that are ours in the long run; None where no limit is known."""
+        paces = [
+            limit / s for limit, s in ((self._second.limit, SECOND_S), (self._hour.limit, HOUR_S)) if limit
+        ]
+        return min(paces, default=None)
+
     def answered(self, status: int, headers: Mapping[str, str], now: float) -> None:
         """Learn from an answer: the limit, and that it is reached.
 
@@ -134,6 +148,11 @@ class Bucket:
         (self._hour if hourly else self._second).limit = self._ours(limit)
         return hourly
 
+    @property
+    def windows(self) -> tuple[tuple[WindowName, Window], ...]:
+        """A second and an hour."""
+        return ("second", self._second), ("hour", self._hour)
+
     def _ours(self, limit: int | None) -> int | None:
         return None if limit is None else max(1, int(limit * self._fraction))
 
@@ -146,6 +165,13 @@ class Budget:
 
     def __getitem__(self, name: BucketName) -> Bucket:
         return self._buckets[name]
+
+    def left(self, now: float) -> Iterator[tuple[BucketName, WindowName, int, int]]:
+        """Of each limit that is known: bucket, window, the calls it allows us, and how many of them are left."""
+        for name, bucket in self._buckets.items():
+            for window, calls in bucket.windows:
+                if calls.limit is not None:
+                    yield name, window, calls.limit, calls.left(now)
 
 
 def rest_s(headers: Mapping[str, str]) -> float:

@@ -1,12 +1,13 @@
 """Which contacts may go by import, what is sent, and which of them were refused.  Pure.
 
-An import merges contacts that share an identifier, and tells of a refusal in files only.  So a row goes only where the
-contact is known to have these identifiers already: then it can bring nobody together, and a lost one is told singly.
+An import merges contacts that share an identifier, and tells of a refusal in files only.  So a row goes only where it can
+bring nobody together: the contact is known to have these identifiers already; or it is new to an account that was looked
+at first, where no other contact and no other row has them.  A lost one is told singly.
 https://developers.brevo.com/reference/importcontacts-1
 """
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -28,29 +29,29 @@ class Process(Struct, frozen=True):
     files: tuple[str, ...] = ()
 
 
-def importable(command: ContactUpsert, told: str) -> bool:
-    """Whether a contact of which Brevo was told these identifiers may go by import.
+def importable(command: ContactUpsert, told: str, *, new: bool = False) -> bool:
+    """Whether a contact of which Brevo was told these identifiers may go by import, or one that is `new` to it.
 
     Not with a `false`, which overwrites nothing there, and not without a list, which an import must have.
     https://github.com/sendinblue/APIv3-python-library/issues/95
     """
     return (
         bool(command.email and command.list_ids)
-        and told == fingerprint(command)
+        and (new or told == fingerprint(command))
         and not any(value is False for value in command.attributes.values())
     )
 
 
-def row(command: ContactUpsert) -> dict[str, Any]:
-    """What an import says of a contact: what identifies it in a word, and its attributes."""
-    attributes = {name: value for name, value in command.attributes.items() if name != "SMS"}
+def row(command: ContactUpsert, *, new: bool = False) -> dict[str, Any]:
+    """What an import says of a contact: what identifies it in a word, and its attributes; the phone of a new one only."""
+    attributes = {name: value for name, value in command.attributes.items() if new or name != "SMS"}
     return {"email": command.email, "attributes": {"EXT_ID": command.ext_id, **attributes}}
 
 
-def body(commands: Sequence[ContactUpsert]) -> dict[str, Any]:
-    """The body of POST /contacts/import.  All commands have the same lists."""
+def body(commands: Sequence[ContactUpsert], new: Collection[str] = ()) -> dict[str, Any]:
+    """The body of POST /contacts/import.  All commands have the same lists; `new` names those new to Brevo."""
     return {
-        "jsonBody": [row(command) for command in commands],
+        "jsonBody": [row(command, new=command.ext_id in new) for command in commands],
         "listIds": list(commands[0].list_ids),
         "updateExistingContacts": True,
         "emptyContactsAttributes": False,
@@ -62,7 +63,7 @@ def fitting(commands: Iterable[ContactUpsert]) -> int:
     """How many of these, from the first on, one import takes."""
     size = count = 0
     for command in commands:
-        size += len(msgspec.json.encode(row(command))) + 1
+        size += len(msgspec.json.encode(row(command, new=True))) + 1
         if size > IMPORT_BYTES_MAX or count == ROWS_MAX:
             break
         count += 1
@@ -100,11 +101,13 @@ def holds(shown: bytes, attributes: Mapping[str, Value]) -> bool:
     """Whether a contact, as GET /contacts/{identifier} shows it, has these attributes."""
     have = _object(shown).get("attributes")
     return isinstance(have, dict) and all(
-        _same(have.get(name), value) for name, value in attributes.items() if name != "SMS"
+        _same(name, have.get(name), value) for name, value in attributes.items()
     )
 
 
-def _same(one: Any, other: Value) -> bool:
+def _same(name: str, one: Any, other: Value) -> bool:
+    if name == "SMS":
+        return str(one).lstrip("+0") == str(other).lstrip("+0")
     if isinstance(other, str):
         return str(one)[:10] == other[:10] if _is_day(other) else one == other
     return bool(one == other)

@@ -21,9 +21,11 @@ from brevo_sink.gate import Gate
 from brevo_sink.imports import Imports
 from brevo_sink.ledger import Ledger
 from brevo_sink.metrics import Metrics
+from shared import span, spans
 from shared.bus import Publisher
 from shared.command import ContactDelete, ContactRelink, ContactUpsert, EventTrack
 from shared.service import STOP_GRACE_S
+from shared.tombstone import Tombstones
 from shared.topology import BREVO_SINK
 
 ALIVE_S = BREVO_SINK.ack_wait_s / 4  # how often JetStream hears that we still have what we have
@@ -49,10 +51,12 @@ class Delivery:
         look_s: float,
         conflicts: Conflicts = "drop_identifier",
         import_from: int = 0,
+        import_new: bool = False,
         unheard: Callable[[], Awaitable[bool]],
         may: Callable[[], bool] = lambda: True,
     ) -> None:
         """`may` says whether we may act just now: a lease's `held`; `unheard`, whether commands of the past wait in BREVO."""
+        self.forgotten = Tombstones()  # of whom nothing said up to a position of BREVO is told any more
         self._unheard = unheard
         self._may = may
         self._brevo = brevo
@@ -76,6 +80,7 @@ class Delivery:
             ends=self._ends,
             gate=gate,
             least=import_from,
+            new=import_new,
             look_s=look_s,
         )
         self._contacts = Contacts(
@@ -118,10 +123,13 @@ class Delivery:
         superseded: list[Item] = []
         repeated: list[Item] = []
         doubtful: list[Item] = []
+        dropped: list[Item] = []  # without a word: a receipt would name who was forgotten
         for item in items:
             held = self._ends.held.get(item.command.id)
             if held is not None:  # delivered again while we have it: only the way to settle it is new
                 held.message = item.message
+            elif self.forgotten and papers.is_forgotten(item, self.forgotten):
+                dropped.append(item)
             elif isinstance(item.command, ContactUpsert):
                 superseded += self._upsert_heard(item)
             elif isinstance(item.command, ContactRelink | ContactDelete) and (
@@ -144,7 +152,7 @@ class Delivery:
         for kind in (ContactUpsert, EventTrack):
             await self._ends.end([one for one in superseded if isinstance(one.command, kind)], "superseded")
         await self._ends.repeat([one for one in repeated if states[one.command.id] == "delivered"])
-        await self._ends.ack(repeated)
+        await self._ends.ack([*repeated, *dropped])
         self._metrics.commands.labels("event.track", "repeated").inc(len(repeated))
         await self._events.in_doubt(doubtful)
         self._news.set()
@@ -163,6 +171,10 @@ class Delivery:
                 return [item]
         older = self._hold(item)
         return [older] if older else []
+
+    def holds(self, forgotten: Tombstones) -> bool:
+        """Whether anything is in hand that was said of these."""
+        return any(papers.is_forgotten(item, forgotten) for item in self._ends.held.values())
 
     def current(self, item: Item) -> str:
         """What the contact is called that a command is about; a name that changed may have come back."""
@@ -185,10 +197,7 @@ class Delivery:
             for item in list(self._ends.held.values()):
                 try:
                     await item.message.in_progress()
-                except (
-                    nats.errors.Error,
-                    OSError,
-                ):  # the broker is away; what we hold comes again, and is known
+                except (nats.errors.Error, OSError):  # what we hold comes again, and is known
                     break
             in_hand, in_doubt = self.in_hand
             self._metrics.in_hand.set(in_hand)
@@ -201,15 +210,16 @@ class Delivery:
         while True:
             await self._ready(self._desk.upsert_ready)
             await self._open_upserts.acquire()
-            await self._brevo.turn(
-                "contacts"
-            )  # newer versions may come while we wait: so first wait, then take
+            # Newer versions may come while we wait: so first wait, then take.
+            await self._brevo.turn("contacts")
             item = self._desk.take_upsert(time.monotonic())
             if item is None:
                 self._brevo.no_turn("contacts")
                 self._open_upserts.release()
             else:
-                self._start(self._guarded(self._contacts.tell(item), [item]), self._open_upserts)
+                self._start(
+                    self._guarded(_sending(self._contacts.tell(item), [item]), [item]), self._open_upserts
+                )
 
     async def pump_imports(self) -> None:
         """Carry many contacts of the past to Brevo at once, one import after the other.  Runs until cancelled."""
@@ -217,7 +227,7 @@ class Delivery:
             await asyncio.sleep(IMPORT_LOOK_S)
             await self._gate.passed()
             if items := self._imports.take(time.monotonic()):
-                await self._guarded(self._imports.run(items), items)
+                await self._guarded(_sending(self._imports.run(items), items), items)
 
     async def pump_events(self) -> None:
         """Carry events to Brevo: what there is at once, in full batches when there is much.  Runs until cancelled."""
@@ -258,9 +268,8 @@ class Delivery:
             if await self._unheard():  # the contact may be among them
                 continue
             items = self._desk.stranded(time.monotonic() - CONTACT_S)
-            await self._ends.reject(
-                items, ["Brevo has no such contact: it was refused, or never told"] * len(items)
-            )
+            why = "Brevo has no such contact: it was refused, or never told"
+            await self._ends.reject(items, [why] * len(items))
 
     async def watch_doubts(self) -> None:
         """Read uncertain events back.  Runs until cancelled."""
@@ -271,7 +280,9 @@ class Delivery:
             self._ledger.write([item.command.id for item in found], "delivered")
             await self._ends.end(found, "delivered")
             self._ledger.forget(item.command.id for item in absent)
-            for item in absent:
+            gone = [item for item in absent if self._whom(item)[1]]  # deleted while it was looked for
+            await self._ends.end(gone, "superseded")
+            for item in (item for item in absent if item not in gone):
                 item.tries += 1  # another try is another batch, with receipts of its own
                 item.now_called = self.current(item)
                 self._desk.add(item)
@@ -343,3 +354,9 @@ class Delivery:
 
         task.add_done_callback(over)
         return task
+
+
+async def _sending(work: Awaitable[None], items: Sequence[Item]) -> None:
+    """The same, told as a span; a batch of events has one for each call (events.py)."""
+    with spans.work(span.SINK, "consumer", papers.causes(items), papers.heard(items)):
+        await work

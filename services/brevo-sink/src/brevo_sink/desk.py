@@ -28,6 +28,7 @@ class Item(Struct, eq=False):
     past: bool = False  # what happens now goes first
     singly: bool = False  # of an upsert: not by import any more
     heard: float = 0.0  # by the monotonic clock
+    stored_ms: int = 0  # when the log stored what released it; 0 where that is not measured
     now_called: str = ""  # the contact it is about, where that is another than when it was made
     said_again: int = 0  # its sequence in BREVO, where it was a dead letter and a person said it again
 

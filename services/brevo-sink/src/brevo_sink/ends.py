@@ -16,6 +16,7 @@ from brevo_sink.ledger import Ledger
 from brevo_sink.metrics import Metrics
 from brevo_sink.request import BATCH_MAX
 from shared import command as commands
+from shared import spans
 from shared.bus import NotPublishedError, Publisher
 from shared.command import ContactUpsert, EventTrack
 from shared.message import Message
@@ -52,10 +53,12 @@ class Ends:
     async def later(self, items: Sequence[Item], outcome: Outcome) -> None:
         """Not now: all rests where nothing can work, or what is concerned waits for its next try."""
         match outcome:
-            case Pause():
+            case Pause(why):
+                spans.fail(why)
                 self._gate.shut(outcome)
                 await self.back(items)
-            case Retry():
+            case Retry(why):
+                spans.fail(why)
                 await self._put_off(items, outcome)
             case _:
                 raise AssertionError(f"no such outcome here: {outcome}")
@@ -79,6 +82,8 @@ class Ends:
         """A dead letter each, then the receipt, then ack."""
         if not items:
             return
+        for item, why in zip(items, whys, strict=True):
+            spans.fail(why, [item.trace])
         await self.say([papers.letter(item, why) for item, why in zip(items, whys, strict=True)])
         once = [item.command.id for item in items if not isinstance(item.command, ContactUpsert)]
         self._ledger.write(once, "rejected")
@@ -98,16 +103,24 @@ class Ends:
             return
         await self.tell(papers.said(outcome, items, batch=batch, why=why, dropped=tuple(sorted(dropped))))
         self._gate.ended(len(items), rejected=outcome == "rejected")
-        self._metrics.commands.labels(commands.kind(items[0].command), outcome).inc(len(items))
+        self._count(items, outcome)
         await self.ack(items)
 
     async def end_each(self, items: Sequence[Item], outcome: ReceiptOutcome) -> None:
         """As `end`, with a receipt for each item."""
         await self.say([papers.said(outcome, [item]) for item in items])
         self._gate.ended(len(items), rejected=outcome == "rejected")
-        for item in items:
-            self._metrics.commands.labels(commands.kind(item.command), outcome).inc()
+        self._count(items, outcome)
         await self.ack(items)
+
+    def _count(self, items: Sequence[Item], outcome: ReceiptOutcome) -> None:
+        """How many ended so; and how long after the log stored what released them, where Brevo has them now."""
+        now_ms = time.time() * 1000
+        for item in items:
+            kind = commands.kind(item.command)
+            self._metrics.commands.labels(kind, outcome).inc()
+            if outcome == "delivered" and item.stored_ms and not item.tries:
+                self._metrics.latency.labels(kind).observe(max(now_ms - item.stored_ms, 0.0) / 1000)
 
     async def repeat(self, items: Sequence[Item]) -> None:
         """Say once more that these are delivered: who was killed after the ledger knew may not have said it."""

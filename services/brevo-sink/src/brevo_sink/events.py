@@ -25,6 +25,7 @@ from brevo_sink.ends import Ends
 from brevo_sink.gate import Gate
 from brevo_sink.ledger import Ledger
 from brevo_sink.metrics import Metrics
+from shared import span, spans
 from shared.command import EventTrack
 from shared.verdict import Done, Reject, Retry
 
@@ -107,6 +108,10 @@ class Events:
         Halves a batch that Brevo refuses without saying which event, so that one takes no other along.
         """
         await self._gate.passed()
+        with spans.work(span.SINK, "consumer", papers.causes(items), papers.heard(items)):
+            return await self._told(items, rest, singly=singly)
+
+    async def _told(self, items: list[Item], rest: Sequence[Item], *, singly: bool) -> bool:
         # Each call has a name of its own: the receipt of a second try must not be dropped as that of the first.
         name = f"{items[0].position}-{items[-1].position}-{len(items)}-{secrets.token_hex(4)}"
         ids = [item.command.id for item in items]
@@ -144,6 +149,7 @@ class Events:
                 await self._brevo.turn("events")
                 return await self._send(items, rest)
             case InDoubt(why):
+                spans.fail(why)
                 self._ledger.write(ids, "in_doubt", name)
                 await self._ends.tell(papers.said("in_doubt", items, batch=name, why=why))
                 self._metrics.ambiguous.labels("event.track").inc(len(items))

@@ -7,7 +7,7 @@ ledger imports or tells the same again, which is harmless.  What was refused, or
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from urllib.parse import quote
 
 import structlog
@@ -31,9 +31,19 @@ class Imports:
     """The way of many contacts to Brevo."""
 
     def __init__(
-        self, *, brevo: Brevo, ledger: Ledger, desk: Desk, ends: Ends, gate: Gate, least: int, look_s: float
+        self,
+        *,
+        brevo: Brevo,
+        ledger: Ledger,
+        desk: Desk,
+        ends: Ends,
+        gate: Gate,
+        least: int,
+        new: bool,
+        look_s: float,
     ) -> None:
-        """`least` contacts make an import worth it; 0 for never."""
+        """`least` contacts make an import worth it; 0 for never.  `new`: also those that Brevo was never told of."""
+        self._may_be_new = new
         self._brevo = brevo
         self._ledger = ledger
         self._desk = desk
@@ -68,8 +78,9 @@ class Imports:
         await self._gate.passed()
         await self._brevo.turn("contacts")
         upserts = [_upsert(item) for item in items]
+        new = {upsert.ext_id for upsert in upserts if self._is_new(upsert)}
         result = await self._brevo.call(
-            "POST", "/contacts/import", json=bulk.body(upserts), kind="contact.upsert"
+            "POST", "/contacts/import", json=bulk.body(upserts, new), kind="contact.upsert"
         )
         number = bulk.process_id(result.body) if isinstance(result, Reply) and result.status == 202 else None
         if number is None:
@@ -83,7 +94,7 @@ class Imports:
             return (), items
         lost = bulk.refused(upserts, read)
         there = [item for item in items if item.command.ext_id not in lost]
-        if there and not await self._seen(_upsert(random.choice(there))):  # noqa: S311 - any one will do
+        if there and not await self._seen(_upsert(random.choice(there)), new):  # noqa: S311 - any one will do
             self._least = 0
             log.error("import_not_seen", process=number, remedy="contacts are told one by one from here on")
             return (), items
@@ -113,19 +124,21 @@ class Imports:
                 return found.files if found.status == "completed" else None
         return None
 
-    async def _seen(self, upsert: ContactUpsert) -> bool:
+    async def _seen(self, upsert: ContactUpsert, new: Collection[str]) -> bool:
         """Whether Brevo has one of them as it was imported: `completed` alone does not say so."""
         await self._brevo.turn("contacts")
         path, by = f"/contacts/{quote(upsert.ext_id, safe='')}", [("identifierType", "ext_id")]
         result = await self._brevo.call("GET", path, params=by)
-        return (
-            isinstance(result, Reply) and result.status == 200 and bulk.holds(result.body, upsert.attributes)
-        )
+        said = bulk.row(upsert, new=upsert.ext_id in new)["attributes"]
+        return isinstance(result, Reply) and result.status == 200 and bulk.holds(result.body, said)
 
     def _importable(self, item: Item) -> bool:
         upsert = _upsert(item)
-        told = self._ledger.identifiers(upsert.ext_id)
-        return bulk.importable(upsert, told) and not self._ledger.foreign_name(upsert.ext_id)
+        told, new = self._ledger.identifiers(upsert.ext_id), self._is_new(upsert)
+        return bulk.importable(upsert, told, new=new) and not self._ledger.foreign_name(upsert.ext_id)
+
+    def _is_new(self, upsert: ContactUpsert) -> bool:
+        return self._may_be_new and not self._ledger.has(upsert.ext_id)
 
 
 def _upsert(item: Item) -> ContactUpsert:

@@ -41,7 +41,7 @@ class Ledger:
         self._db = sqlite_utils.Database(self._sql)
         if path:
             path.chmod(0o600)  # it holds whom Brevo was told of, and how others called them
-        for pragma in ("journal_mode = WAL", "synchronous = FULL"):
+        for pragma in ("journal_mode = WAL", "synchronous = FULL", "secure_delete = ON"):
             self._sql.execute(f"PRAGMA {pragma}")
         self._sql.execute(
             "CREATE TABLE IF NOT EXISTS event (id TEXT PRIMARY KEY, state INTEGER NOT NULL, batch TEXT NOT NULL) WITHOUT ROWID"
@@ -63,6 +63,7 @@ class Ledger:
                 self._sql.execute(copied)
                 self._sql.execute(f"DROP TABLE {old}")
         self._sql.execute("CREATE INDEX IF NOT EXISTS event_open ON event (state) WHERE state <= 2")
+        self._sql.execute("CREATE TABLE IF NOT EXISTS erasure (id TEXT PRIMARY KEY)")
         self._sql.execute("CREATE TABLE IF NOT EXISTS includes (sequence INTEGER NOT NULL)")
         row = self._sql.execute("SELECT max(sequence) FROM includes").fetchone()
         if row[0] is None:
@@ -139,6 +140,54 @@ class Ledger:
         """Nothing took effect: these events are as if never sent."""
         with self._transaction():
             self._sql.executemany("DELETE FROM event WHERE id = ?", [(id_,) for id_ in ids])
+
+    # -- forgetting somebody ------------------------------------------------------------------------------------
+
+    def ids(self, after: str) -> list[str]:
+        """The next IN_MAX events by id."""
+        sql = "SELECT id FROM event WHERE id > ? ORDER BY id LIMIT ?"
+        return [id_ for (id_,) in self._sql.execute(sql, (after, IN_MAX))]
+
+    def deletions(self) -> list[str]:
+        """The ids of all deletions that ended."""
+        return self._ids_like("tajo-%/delete/%")
+
+    def relinks(self) -> list[str]:
+        """The ids of all relinks that ended: "<was>/<ext_id>/<version>"."""
+        return self._ids_like("tajo-%/tajo-%/%")
+
+    def _ids_like(self, pattern: str) -> list[str]:
+        sql = "SELECT id FROM event WHERE id >= 'tajo-' AND id < 'tajo.' AND id LIKE ?"
+        return [id_ for (id_,) in self._sql.execute(sql, (pattern,))]
+
+    def names(self) -> set[str]:
+        """All that contacts are and were called."""
+        sql = """SELECT ext_id FROM contact UNION SELECT ext_id FROM foreign_name UNION SELECT was FROM renamed
+            UNION SELECT ext_id FROM renamed UNION SELECT ext_id FROM erased"""
+        return {name for (name,) in self._sql.execute(sql)}
+
+    def forgot(self, erasure: str) -> bool:
+        """Whether that person is not in here any more."""
+        return bool(self._sql.execute("SELECT 1 FROM erasure WHERE id = ?", (erasure,)).fetchone())
+
+    def forget_person(self, erasure: str, ids: Iterable[str], names: Iterable[str], *, position: int) -> None:
+        """These events, and these contacts as told up to a position of BREVO, were never there; the file is written anew."""
+        with self._transaction():
+            self._sql.executemany("DELETE FROM event WHERE id = ?", ((id_,) for id_ in ids))
+            for name in names:
+                told = self.delivered(name)
+                if told is None or told[1] <= position:
+                    self._sql.execute("DELETE FROM contact WHERE ext_id = ?", (name,))
+                    self._sql.execute("DELETE FROM foreign_name WHERE ext_id = ?", (name,))
+                touched = "DELETE FROM renamed WHERE (was = ? OR ext_id = ?) AND position <= ?"
+                self._sql.execute(touched, (name, name, position))
+                self._sql.execute("DELETE FROM erased WHERE ext_id = ? AND position <= ?", (name, position))
+            self._sql.execute("INSERT OR IGNORE INTO erasure VALUES (?)", (erasure,))
+        # A page that was split or moved may hold what is deleted.
+        self._sql.execute("VACUUM")
+        self._sql.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    # -- contacts -----------------------------------------------------------------------------------------------
 
     def has(self, ext_id: str) -> bool:
         """Whether Brevo was told of this contact."""

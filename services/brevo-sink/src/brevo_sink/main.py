@@ -7,25 +7,28 @@ from typing import Any
 from faststream.asgi import AsgiFastStream
 from prometheus_client import CollectorRegistry
 
-from brevo_sink.brevo import Brevo, Reply
+from brevo_sink.brevo import Brevo
 from brevo_sink.budget import Budget
 from brevo_sink.delivery import Delivery
+from brevo_sink.forgetting import Forgetting
 from brevo_sink.gate import Gate
 from brevo_sink.ledger import Ledger
+from brevo_sink.mappings import Mappings
 from brevo_sink.metrics import Metrics
 from brevo_sink.order import Live
-from brevo_sink.preflight import preflight
 from brevo_sink.recall import Recall
 from brevo_sink.settings import Settings
-from shared import bus, log, service
+from shared import bus, log, service, spans
 from shared.config import Config, ConfigError, load
 from shared.counter import total
 from shared.credentials import environment
 from shared.heartbeat import BrevoSinkCounts
 from shared.lease import Lease
+from shared.otel import Otel
+from shared.pending import Pending
 from shared.settings import SettingsError, secure_url
 from shared.settings import load as load_settings
-from shared.topology import BREVO_SINK, BREVO_SINK_PAST
+from shared.topology import BREVO, BREVO_SINK, BREVO_SINK_PAST, RECEIPTS
 
 
 def create_app(settings: Settings, config: Config) -> AsgiFastStream:
@@ -38,6 +41,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
     lease = Lease(broker, "brevo-sink", folder)
     ledger = Ledger(folder / "ledger.sqlite")
     gate = Gate(metrics)
+    pending = Pending(broker, registry, streams=(BREVO, RECEIPTS), consumers=(BREVO_SINK, BREVO_SINK_PAST))
     brevo = Brevo(
         url=settings.brevo_url.rstrip("/"),
         api_key=settings.api_key,
@@ -47,50 +51,42 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         log_calls=config.flex.log_api_calls,
         may=lease.held,
     )
+    publisher = bus.Publisher(broker, may=lease.held)
     delivery = Delivery(
         brevo=brevo,
         ledger=ledger,
-        publisher=bus.Publisher(broker, may=lease.held),
+        publisher=publisher,
         gate=gate,
         metrics=metrics,
         look_s=settings.look_s,
         conflicts=settings.conflicts,
         import_from=settings.import_from,
+        import_new=settings.import_new,
         unheard=lambda: bus.waits(broker, BREVO_SINK_PAST),
         may=lease.held,
     )
+    forgetting = Forgetting(
+        broker, brevo=brevo, ledger=ledger, delivery=delivery, publisher=publisher, gate=gate
+    )
     recall = Recall(broker, ledger)
     live = Live(broker)
-    looked_at = False
+    mappings = Mappings(brevo, gate, config, read_config=lambda: load(settings.config))
     hearing: list[Any] = []
-
-    async def works() -> bool:
-        """Whether Brevo would take commands: the preflight while it has not passed, else the account."""
-        nonlocal looked_at
-        if looked_at:
-            await brevo.turn("other")
-            answer = await brevo.call("GET", "/account")
-            return isinstance(answer, Reply) and answer.status == 200
-        stop = await preflight(brevo, config)
-        looked_at = stop is None
-        if stop:
-            gate.shut(stop)
-        return looked_at
 
     async def hear() -> None:
         # The lease is ours, so nobody adds to what was being sent; all that was is in RECEIPTS by now.
         await recall.catch_up()
+        await forgetting.begin()
         metrics.ambiguous.labels("event.track").inc(ledger.doubt())
         delivery.expect(await live.coming_again())
-        await works()
+        await mappings.works()
         await gate.passed()
-        live_first = (
-            (BREVO_SINK, live.ahead(delivery.on_batch)),
-            (BREVO_SINK_PAST, live.behind(delivery.on_batch)),
-        )
-        for consumer, on_batch in live_first:
+        on_batch = mappings.before(delivery.on_batch)
+        live_first = ((BREVO_SINK, live.ahead(on_batch)), (BREVO_SINK_PAST, live.behind(on_batch)))
+        for consumer, heard in live_first:
             # Each is stopped, should the next not come about.
-            hearing.append(await bus.listen(broker, consumer, on_batch))
+            hearing.append(await bus.listen(broker, consumer, heard))
+        await forgetting.forever()
 
     async def leave() -> None:
         gate.release()
@@ -99,7 +95,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         await delivery.finish()
 
     async def mend() -> None:
-        await gate.mend(works)
+        await gate.mend(mappings.works)
 
     async def close() -> None:
         await brevo.close()
@@ -108,7 +104,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
     async def ready() -> str:
         if recall.why or gate.why:
             return recall.why or gate.why
-        if not looked_at:
+        if not mappings.looked_at:
             return "looking at Brevo's attributes and lists"
         return "" if bus.client(broker) else "no connection to NATS"
 
@@ -120,6 +116,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
             in_hand=in_hand,
             in_doubt=in_doubt,
             paused=gate.why,
+            contacts_per_second=brevo.budget["contacts"].per_second,
         )
 
     app = service.build(
@@ -128,7 +125,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         counts=counts,
         ready=ready,
         registry=registry,
-        note=delivery.note,
+        note=lambda: "; ".join(filter(None, (mappings.note, delivery.note()))),
         at_end=[leave],
         work=[
             hear,
@@ -140,6 +137,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
             delivery.watch_doubts,
             delivery.watch_stranded,
             delivery.keep_alive,
+            pending.watch,
         ],
         lease=lease,
         stand_by=[recall.follow],
@@ -153,11 +151,13 @@ def main() -> None:
     try:
         settings = load_settings(Settings, environment(os.environ))
         config = load(settings.config)
+        otel = load_settings(Otel, os.environ)
         secure_url("TAJO_BREVO_URL", settings.brevo_url, allow_http=settings.allow_http)
     except (SettingsError, ConfigError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
         sys.exit(os.EX_CONFIG)
     log.set_up("brevo-sink", level="verbose" if config.flex.debug else config.flex.log_level)
+    spans.set_up("brevo-sink", otel)
     service.serve(create_app(settings, config), host=settings.host, port=settings.port)
 
 

@@ -47,6 +47,13 @@ class Settings(Struct, frozen=True):
         Meta(ge=0),
         env("TAJO_BREVO_IMPORT_FROM", "so many contacts of the past that wait go by import; 0 for never"),
     ] = 500
+    import_new: Annotated[
+        bool,
+        env(
+            "TAJO_BREVO_IMPORT_NEW",
+            "1 where nobody else's contact has an email or phone of ours: new contacts go by import too",
+        ),
+    ] = False
     nats_url: NatsUrl = "nats://127.0.0.1:4222"
     config: ConfigPath = Path("config/tajo.yaml")
     data_dir: DataDir = Path(".tajo/data")

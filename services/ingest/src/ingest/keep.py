@@ -42,13 +42,17 @@ class Keep:
         self._look = look
         self._spool = spool
         self._metrics = metrics
+        self.forgets: Callable[[Message], bool] = lambda _: False  # of somebody who was forgotten
         self._refused = float("-inf")
         self._kept = asyncio.Event()
         metrics.spool_messages.set_function(lambda: spool.messages)
         metrics.spool_bytes.set_function(lambda: spool.bytes)
 
     async def put(self, messages: Sequence[Message]) -> None:
-        """Return when all are on disk.  Raises NotKeptError."""
+        """Return when all are on disk, but what is somebody's who was forgotten.  Raises NotKeptError."""
+        messages = self._remembered(messages)
+        if not messages:
+            return
         why = "what is in the spool goes first"
         if not self._spool.messages:
             why = await self._try(messages)
@@ -86,12 +90,18 @@ class Keep:
         if await self._look():  # first, because what is published to a broker that hangs piles up
             return False
         try:
-            await self._publish(group.messages)
+            await self._publish(self._remembered(group.messages))
         except NotPublishedError:
             return False
         await self._spool.forget(group)
         self._metrics.drained.inc(len(group.messages))
         return True
+
+    def _remembered(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Without those of whom nothing of before is to come back."""
+        kept = [message for message in messages if not self.forgets(message)]
+        self._metrics.forgotten.inc(len(messages) - len(kept))
+        return kept
 
     async def _try(self, messages: Sequence[Message]) -> str:
         """Publish; why not, where it did not work."""

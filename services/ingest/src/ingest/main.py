@@ -10,6 +10,7 @@ from faststream.asgi import AsgiFastStream
 from prometheus_client import CollectorRegistry
 
 from ingest.commit import Commit
+from ingest.forgetting import Forgetting
 from ingest.judge import Judge
 from ingest.keep import Keep
 from ingest.metrics import Metrics
@@ -18,12 +19,13 @@ from ingest.settings import Settings
 from ingest.sources import ROUTES
 from ingest.spool import Spool
 from ingest.webhook import ACCEPTED, REFUSED, Webhooks
-from shared import bus, log, service
+from shared import bus, log, service, spans
 from shared.config import Config, ConfigError, load
 from shared.counter import total
 from shared.credentials import environment
 from shared.event import rfc3339
 from shared.heartbeat import IngestCounts
+from shared.otel import Otel
 from shared.settings import SettingsError
 from shared.settings import load as load_settings
 from shared.topology import TWILIO
@@ -65,6 +67,8 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
 
     publish = bus.Publisher(broker).publish
     keep = Keep(publish, look, spool, metrics)
+    forgetting = Forgetting(broker, spool)
+    keep.forgets = forgetting.forgets
     quarantine = Quarantine(publish, metrics)
     webhooks = Webhooks(
         judge_of(settings, config), Commit(keep.put), quarantine, metrics, api_key=settings.api_key
@@ -91,7 +95,7 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         note=note,
         registry=registry,
         routes=routes,
-        work=[keep.drain, quarantine.store],
+        work=[keep.drain, quarantine.store, forgetting.forever],
     )
     app.after_shutdown(spool.close)
     return app
@@ -112,10 +116,12 @@ def main() -> None:
     try:
         settings = load_settings(Settings, environment(os.environ))
         config = load(settings.config)
+        otel = load_settings(Otel, os.environ)
     except (SettingsError, ConfigError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
         sys.exit(os.EX_CONFIG)
     log.set_up("ingest", level="verbose" if config.flex.debug else config.flex.log_level)
+    spans.set_up("ingest", otel)
     service.serve(create_app(settings, config), host=settings.host, port=settings.port)
 
 

@@ -33,6 +33,11 @@ class Metrics:
         self.drained = Counter(
             "tajo_ingest_drained", "Messages from the spool into the log", registry=registry
         )
+        self.forgotten = Counter(
+            "tajo_ingest_forgotten",
+            "Messages not kept because who they are about was forgotten since",
+            registry=registry,
+        )
         self.spool_messages = Gauge("tajo_ingest_spool_messages", "Messages in the spool", registry=registry)
         self.spool_bytes = Gauge(
             "tajo_ingest_spool_bytes", "What the spool holds, in bytes of its file", registry=registry

@@ -70,6 +70,17 @@ class Spool:
         """These are in the log.  What is not forgotten in time is published again, which changes nothing."""
         await self._run(lambda: self._forget(group))
 
+    async def wiped(self) -> bool:
+        """Leave nothing on disk of what was here, if nothing is here any more; whether it is so."""
+        return await self._run(self._wipe)
+
+    def _wipe(self) -> bool:
+        if any(file.messages for file in self._files):
+            return False
+        for file in self._files:
+            file.wipe()
+        return True
+
     async def usable(self) -> bool:
         """Whether it can write to its disk, found out by doing so."""
         with suppress(SpoolError):
@@ -149,6 +160,7 @@ class _File:
             self._pragma("journal_mode = WAL")
             self._pragma("synchronous = FULL")
             self._pragma("temp_store = MEMORY")
+            self._pragma("secure_delete = ON")  # what is forgotten is overwritten
             self._page = self._pragma("page_size")
             self._pragma(f"max_page_count = {max(bytes_max // self._page, 8)}")
             self._sql.execute("BEGIN IMMEDIATE")  # takes the lock, and EXCLUSIVE keeps it
@@ -196,6 +208,11 @@ class _File:
                 self._sql.execute("VACUUM")
                 self._pragma("wal_checkpoint(TRUNCATE)")
         self._measure()
+
+    def wipe(self) -> None:
+        """Write the file anew: a page that was split or moved may hold what is deleted."""
+        self._sql.execute("VACUUM")
+        self._pragma("wal_checkpoint(TRUNCATE)")
 
     def probe(self) -> None:
         self._sql.execute("BEGIN IMMEDIATE")

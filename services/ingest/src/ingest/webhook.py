@@ -18,8 +18,10 @@ from ingest.judge import Heard, Judge
 from ingest.keep import NotKeptError
 from ingest.metrics import Metrics
 from ingest.quarantine import Quarantine
-from shared.topology import MESSAGE_BYTES_MAX
-from shared.trace import start
+from shared import span, spans, trace
+from shared.message import MSG_ID
+from shared.span import Span
+from shared.topology import MESSAGE_BYTES_MAX, TWILIO
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -43,6 +45,8 @@ class Answer(Struct, frozen=True):
 
     status: int
     verdict: str
+    trace: str = ""  # of its span, where the request was judged
+    task_sid: str = ""  # the first it tells of
 
 
 ACCEPTED = ("stored", "ignored", "dead")
@@ -77,13 +81,15 @@ class Webhooks:
         """The ASGI application of one route."""
 
         async def application(scope: Scope, receive: Receive, send: Send) -> None:
-            began = time.perf_counter()
+            began, began_ns = time.perf_counter(), time.time_ns()
             self._open += 1
             try:
                 answer = await self._answer(path, scope, receive)
             finally:
                 self._open -= 1
             await _say(send, answer)
+            if trace.sampled(answer.trace) or answer.status >= 500 or answer.verdict == "dead":
+                spans.record(_span(path, scope, answer, began_ns))
             if answer.status < 300:
                 self.last_accepted_ms = time.time_ns() // 1_000_000
             self._metrics.webhooks.labels(path, answer.verdict).inc()
@@ -141,18 +147,48 @@ class Webhooks:
                 self._quarantine.wrong(heard, time.monotonic())
                 return Answer(403, "forbidden")
             self._quarantine.right()
-        holds, messages = self._judge.keep(heard, start())
+        own = spans.start()
+        said = trace.follow(own) if trace.sampled(own) else own
+        holds, messages = self._judge.keep(heard, said)
+        task_sid = next((one.subject for one in holds.events if one.subject.startswith("WT")), "")
+        began_ns = time.time_ns()
         try:
             async with asyncio.timeout(KEEP_S):
                 await self._commit.put(messages)
         except (NotKeptError, FullError) as error:
-            return Answer(503, "full" if isinstance(error, FullError) else "not_kept")
+            return Answer(503, "full" if isinstance(error, FullError) else "not_kept", own, task_sid)
+        if messages and trace.sampled(said):
+            spans.record(
+                span.published(
+                    TWILIO.name,
+                    own=said,
+                    parent=own,
+                    id_=messages[0].headers[MSG_ID] if len(messages) == 1 else "",
+                    count=len(messages),
+                    start_ns=began_ns,
+                    end_ns=time.time_ns(),
+                    about=span.task(task_sid),
+                )
+            )
         self._metrics.events.labels(path).inc(len(holds.events))
         verdict = "dead" if holds.unreadable else "stored" if holds.events else "ignored"
-        return Answer(204 if path in NO_CONTENT else 200, verdict)
+        return Answer(204 if path in NO_CONTENT else 200, verdict, own, task_sid)
 
     def _has_key(self, headers: dict[bytes, bytes]) -> bool:
         return bool(self._key) and hmac.compare_digest(headers.get(b"x-tajo-key", b""), self._key)
+
+
+def _span(path: str, scope: Scope, answer: Answer, began_ns: int) -> Span:
+    return span.received(
+        own=answer.trace or spans.start(),
+        route=path,
+        method=scope["method"],
+        status=answer.status,
+        verdict=answer.verdict,
+        task_sid=answer.task_sid,
+        start_ns=began_ns,
+        end_ns=time.time_ns(),
+    )
 
 
 async def _chunks(receive: Receive) -> AsyncIterator[bytes]:

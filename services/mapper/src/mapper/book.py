@@ -3,6 +3,7 @@
 import itertools
 import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -10,18 +11,23 @@ from urllib.parse import quote
 import msgspec
 import sqlite_utils
 
+from mapper.backlog import BACKLOG, Backlog
 from mapper.customer import Aggregates, Customer
 from mapper.fold import Page
 from mapper.heard import Heard
 from mapper.identity import Known
 from mapper.interaction import Interaction
 from mapper.step import due_ms, summaries
+from shared.config import Config
 from shared.message import Message
 
 IN_MAX = 5000  # values in one IN (...); SQLite takes 32,766: https://www.sqlite.org/limits.html#max_variable_number
 NEIGHBOURHOOD = 3  # steps from an identifier to those whose customer it can change: itself, what it merges, what they share
 FIRST = -(2**40)  # of the outbox: where what goes first begins
 DUE_MAX = 500  # interactions, or customers, looked at again in one go: as many as a batch has messages
+
+
+UNHURRIED_PAGES = 16_000  # of 4 KiB in the write-ahead log: 64 MB of disk
 
 
 class Size(NamedTuple):
@@ -51,9 +57,11 @@ class Book:
                 "synchronous = FULL",
                 "cache_size = -32768",
                 "mmap_size = 0",
+                "secure_delete = ON",  # what is deleted is overwritten
             ):
                 self._sql.execute(f"PRAGMA {pragma}")
             self._create()
+        self.backlog = Backlog(self._sql)
         self._pack = msgspec.msgpack.Encoder()
         self._interaction = msgspec.msgpack.Decoder(Interaction)
         self._customer = msgspec.msgpack.Decoder(Customer)
@@ -63,11 +71,45 @@ class Book:
         """Close the file."""
         self._db.close()
 
+    @property
+    def connection(self) -> sqlite3.Connection:
+        """For who erases (erase.py)."""
+        return self._sql
+
+    def decode_interaction(self, body: bytes) -> Interaction:
+        """A row's body."""
+        return self._interaction.decode(body)
+
+    def decode_known(self, body: bytes) -> Known:
+        """A row's body."""
+        return self._known.decode(body)
+
+    def around(self, identifiers: Iterable[str]) -> Page:
+        """All that a change of these can touch."""
+        return self._page({}, identifiers)
+
     def __enter__(self) -> None:
         self._sql.execute("BEGIN IMMEDIATE")
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self._sql.execute("COMMIT" if kind is None else "ROLLBACK")
+
+    @contextmanager
+    def unhurried(self) -> Iterator[None]:
+        """Within it, a machine that dies may take the last transactions along, each whole; after it, all are on disk.
+
+        For who folds what the log has anyway: it goes on from the sequence that is left.  The default checkpoint, each
+        1,000 pages, would come with every batch, and write the same pages of a large book again each time.
+        """
+        self._sql.execute("PRAGMA synchronous = NORMAL")
+        self._sql.execute(f"PRAGMA wal_autocheckpoint = {UNHURRIED_PAGES}")
+        try:
+            yield
+        finally:
+            self._sql.execute("PRAGMA synchronous = FULL")
+            self._sql.execute("PRAGMA wal_autocheckpoint = 1000")
+            with self:
+                self.sequence = self.sequence  # a transaction that is on disk with all before it
 
     # -- reading ----------------------------------------------------------------------------------------------
 
@@ -119,6 +161,11 @@ class Book:
         }
         return Page(links, interactions, known, whole, customers)
 
+    def snapshot(self) -> int:
+        """From here on all that is read is as it is now, whatever others write; the last TWILIO sequence it includes."""
+        self._sql.execute("BEGIN")
+        return self.sequence
+
     def find(self, whom: str) -> list[str]:
         """Customers by mail, phone, external id, ext_id, or a sid of an interaction of theirs."""
         sql = """SELECT customer FROM identifier WHERE key IN (:mail, :phone, :external)
@@ -127,6 +174,12 @@ class Book:
             WHERE sid = :whom"""
         keys = {"mail": f"email:{whom.lower()}", "phone": f"phone:{whom}", "external": f"external:{whom}"}
         return [id_ for (id_,) in self._sql.execute(sql, {**keys, "whom": whom})]
+
+    def whose(self, sids: Iterable[str]) -> dict[str, str]:
+        """The customer of the interaction that each of these sids names, as far as there is one."""
+        sql = """SELECT sid, customer FROM link JOIN interaction USING (key) JOIN identifier ON identifier.key = anchor
+            WHERE sid IN"""
+        return dict(self._select(sql, set(sids)))
 
     def customers(self, after: str) -> Page:
         """The next customers by id, at most DUE_MAX, as touched ones."""
@@ -150,6 +203,12 @@ class Book:
         sql = """SELECT interaction.body FROM identifier JOIN interaction ON interaction.anchor = identifier.key
             WHERE identifier.customer IN"""
         return (self._interaction.decode(body) for (body,) in self._select(sql, {customer}))
+
+    def interactions(self) -> Iterator[Interaction]:
+        """All of them."""
+        return (
+            self._interaction.decode(body) for (body,) in self._sql.execute("SELECT body FROM interaction")
+        )
 
     def size(self) -> Size:
         """Counted row by row, in an index: with millions of them not for the event loop."""
@@ -196,10 +255,11 @@ class Book:
             one.open_tasks += sums[1]
             one.wait_ms = (one.wait_ms[0] + (sums[2] or 0), one.wait_ms[1] + sums[3])
             one.handle_ms = (one.handle_ms[0] + (sums[4] or 0), one.handle_ms[1] + sums[5])
-        latest = f"""SELECT customer, score, MAX(score_ms)
+        latest = f"""SELECT customer, MAX(score)
             FROM identifier JOIN interaction ON interaction.anchor = identifier.key
             WHERE score_ms IS NOT NULL AND channel IN ('', {among}) AND customer IN"""  # noqa: S608 - question marks
-        for customer, score, _ in self._select(latest, ids, channels, "GROUP BY 1"):
+        # The last wins; of two in one millisecond the better, so that it is never chance.
+        for customer, score in self._select(latest, ids, channels, "GROUP BY 1, score_ms ORDER BY score_ms"):
             found.setdefault(customer, Aggregates()).score = score
         return found
 
@@ -217,8 +277,7 @@ class Book:
             ),
         )
         self._sql.executemany(
-            "INSERT OR REPLACE INTO link VALUES (?, ?)",
-            ((sid, one.key) for one in changed for sid in one.links),
+            "INSERT OR REPLACE INTO link VALUES (?, ?)", ((sid, page.links[sid]) for sid in page.linked)
         )
         self._sql.executemany(
             "INSERT OR REPLACE INTO identifier VALUES (?, ?, ?)",
@@ -274,6 +333,16 @@ class Book:
     def retelling(self, retelling: bool) -> None:
         self._sql.execute("UPDATE position SET retelling = ?", (retelling,))
 
+    def note_mapping(self, config: Config) -> None:
+        """From here on Brevo is told by this mapping: what it was told by it can be made again."""
+        row = (config.hash, msgspec.json.encode(config))
+        self._sql.execute("INSERT OR REPLACE INTO mapping VALUES (?, ?)", row)
+
+    def mappings(self) -> dict[str, Config]:
+        """By hash, those Brevo was told by."""
+        rows = self._sql.execute("SELECT hash, config FROM mapping")
+        return {hash_: msgspec.json.decode(config, type=Config) for hash_, config in rows}
+
     # -- the file ---------------------------------------------------------------------------------------------
 
     def _select(
@@ -316,3 +385,7 @@ class Book:
             " (id INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, retelling INTEGER NOT NULL)"
         )
         self._sql.execute("INSERT OR IGNORE INTO position VALUES (1, 0, 0)")
+        self._sql.execute(BACKLOG)
+        self._sql.execute("CREATE INDEX IF NOT EXISTS backlog_of ON backlog (ext_id)")
+        self._sql.execute("CREATE TABLE IF NOT EXISTS mapping (hash TEXT PRIMARY KEY, config BLOB NOT NULL)")
+        self._sql.execute("CREATE TABLE IF NOT EXISTS erasure (id TEXT PRIMARY KEY, done BLOB NOT NULL)")

@@ -15,7 +15,7 @@ from shared.command import Value
 from shared.config import AttributeType, Config
 
 
-class Customer(Struct, omit_defaults=True):
+class Customer(Struct, omit_defaults=True, gc=False):
     """One person, as far as we know; whose the identifiers are stands with them."""
 
     id: str  # Brevo's ext_id

@@ -71,8 +71,8 @@ def explain(
         interactions=tuple(_interaction(one, counted=one in counted) for one in interactions),
         facts=tuple(facts),
         list_ids=wanted.list_ids,
-        events=tuple(sorted(_named(one, key) for one in interactions for key in one.told)),
-        waiting=tuple(sorted(_named(one, key) for one in interactions for key in one.waiting)),
+        events=tuple(sorted(named(one, key) for one in interactions for key in one.told)),
+        waiting=tuple(sorted(named(one, key) for one in interactions for key in one.waiting)),
     )  # fmt: skip
 
 
@@ -99,5 +99,6 @@ def _span(one: Interaction, ms: int | None, start: str, end: str) -> str:
     return "" if ms is None else f"{one.sid} {ms / 1000:.3f} s from {start} to {end}"
 
 
-def _named(one: Interaction, key: str) -> str:
+def named(one: Interaction, key: str) -> str:
+    """A domain event of an interaction, by the key it waits under."""
     return key if key.startswith(("WT", "WR", "CH", "IM", "MB")) else f"{one.sid}/{key}"

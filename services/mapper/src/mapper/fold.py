@@ -25,6 +25,7 @@ class Page(Struct):
     whole: set[str]  # customers all of whose identifiers are here
     customers: dict[str, Customer]
     changed: set[str] = set()  # keys of interactions
+    linked: set[str] = set()  # sids that had no interaction before, or another
     noted: set[str] = set()  # identifiers
     joined: dict[str, str] = {}  # key of an interaction that is no more → key of the one it is part of
     touched: dict[str, str] = {}  # customer → the trace that touched it last
@@ -64,14 +65,20 @@ def _find(page: Page, heard: Heard) -> Interaction:
         interaction = Interaction(key=heard.links[0])
         page.interactions[interaction.key] = interaction
     for sid in heard.links:
-        page.links[sid] = interaction.key
+        _link(page, sid, interaction.key)
     return interaction
+
+
+def _link(page: Page, sid: str, key: str) -> None:
+    if page.links.get(sid) != key:
+        page.links[sid] = key
+        page.linked.add(sid)
 
 
 def _absorb(page: Page, into: Interaction, other: Interaction) -> None:
     join(into, other)
     for sid in other.links:
-        page.links[sid] = into.key
+        _link(page, sid, into.key)
     page.changed.discard(other.key)
     page.joined[other.key] = into.key
     if other.anchor != into.anchor:  # what the other's customer learned of it, it may have to forget
@@ -139,11 +146,17 @@ def upserts(
 ) -> list[tuple[ContactUpsert, str]]:
     """What Brevo is told of the customers touched, each with its trace; nothing where nothing changed."""
     commands: list[tuple[ContactUpsert, str]] = []
+    theirs: dict[str, dict[str, Known]] = {
+        id_: {} for id_ in page.touched
+    }  # else each would look at all there are
+    for key, one in page.known.items():
+        if one.customer in theirs:
+            theirs[one.customer][key] = one
     for id_, trace in page.touched.items():
         customer, known = page.customers[id_], aggregates.get(id_)
         if known is None and not customer.told:  # nothing in an enabled channel: no contact is invented
             continue
-        wanted = contact(customer, known or Aggregates(), page.known, policy.config)
+        wanted = contact(customer, known or Aggregates(), theirs[id_], policy.config)
         told = f"{policy.config.hash}/{wanted.hash}"
         if told != customer.told:
             customer.told, customer.mailed = told, customer.mailed or wanted.email is not None

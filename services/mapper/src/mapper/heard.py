@@ -6,14 +6,16 @@ and the Flex plugin is one event.  https://www.twilio.com/docs/taskrouter/api/ev
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from contextlib import suppress
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
 from yarl import query_to_pairs
 
 from mapper.attributes import LINK, as_number, identifiers, json_object, links, text
-from mapper.said import SURVEY_MAX, Reading, Score, said, say
+from mapper.said import SURVEY_MAX, TEXTS_MAX, Reading, Score, said, say
 from shared.event import RawEvent
 
 ONCE = frozenset({
@@ -34,12 +36,33 @@ _SNAKE = (
 )  # fmt: skip
 _PASCAL = {"".join(part.capitalize() for part in name.split("_")): name for name in _SNAKE}
 
+_NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
+
+if TYPE_CHECKING:
+    _Payload = Any
+else:
+    _Payload = msgspec.defstruct("_Payload", [(name, Any, None) for name in _SNAKE])
+
+
+class _StreamData(Struct):
+    payload: _Payload
+
+
+class _StreamEvent(Struct):
+    """What is read of TaskRouter's element of an Event Streams array; to skip the rest takes a third of the time."""
+
+    data: _StreamData
+
+
+_task_stream = msgspec.json.Decoder(_StreamEvent).decode
+
 
 class UnreadableError(ValueError):
     """The body is not what its source sends.  The message names a place, never a value."""
 
 
-class Heard(Struct, frozen=True, kw_only=True):
+class Heard(Struct, frozen=True, kw_only=True, gc=False):
     """What one raw event says about one interaction."""
 
     id: str  # the raw event's
@@ -111,17 +134,35 @@ def _task_event(event: RawEvent, fields: Mapping[str, Any], reading: Reading) ->
 
 
 def _taskrouter_callback(event: RawEvent, reading: Reading) -> Heard | None:
-    if _is_json(event.body):
-        heard = _body_object(event.body)
-    else:
-        heard = _pairs(
-            "&".join(pair for pair in _decoded(event.body).split("&") if pair.partition("=")[0] in _PASCAL)
-        )
+    heard = _body_object(event.body) if _is_json(event.body) else _wanted(_decoded(event.body))
     fields = {_PASCAL[name]: value for name, value in heard.items() if name in _PASCAL}
     return _task_event(event, fields, reading)
 
 
+def _wanted(form: str) -> dict[str, str]:
+    """Of some forty fields the nine that are read, so that the rest need not be decoded."""
+    pairs = form.split("&")
+    if len(pairs) > FIELDS_MAX:
+        raise UnreadableError("not a form: too many fields")
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, _, value = pair.partition("=")
+        if name in _PASCAL:
+            found[name] = _unquoted(value) if "%" in value or "+" in value else value
+    return found
+
+
+@lru_cache(maxsize=TEXTS_MAX)
+def _unquoted(value: str) -> str:
+    """The events of a task repeat its attributes: decoded once, they are also one text for `said` to know again."""
+    return query_to_pairs(f"={value}")[0][1]
+
+
 def _event_stream(event: RawEvent, reading: Reading) -> Heard | None:
+    if event.product == "taskrouter":
+        with suppress(*_NOT_JSON):  # else it has another shape, or none: see below
+            payload = _task_stream(event.body).data.payload
+            return _task_event(event, msgspec.structs.asdict(payload), reading)
     data = _body_object(event.body).get("data")
     data = json_object(data)  # Kinesis was seen to deliver it as a JSON string
     if event.product == "taskrouter":
@@ -331,5 +372,5 @@ def _form_or_json(event: RawEvent) -> dict[str, Any]:
 def _body_object(body: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+    except _NOT_JSON as error:
         raise UnreadableError(f"not a JSON object: {type(error).__name__}") from error

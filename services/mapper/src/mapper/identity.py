@@ -22,7 +22,7 @@ BESIDE_MAX = (
 _RANK = {"email": 0, "external": 1, "phone": 2}  # among identifiers first seen in one event
 
 
-class Known(Struct, array_like=True):
+class Known(Struct, array_like=True, gc=False):
     """An identifier, over all interactions."""
 
     seen: Seen

@@ -25,7 +25,7 @@ _TAKEN = (
 )  # others name who was only asked
 
 
-class Dated(Struct, array_like=True):
+class Dated(Struct, array_like=True, gc=False):
     """A value, and when and by which event it was said."""
 
     ms: int
@@ -33,7 +33,7 @@ class Dated(Struct, array_like=True):
     value: Any
 
 
-class Seen(Struct, array_like=True):
+class Seen(Struct, array_like=True, gc=False):
     """When an identifier was first and last seen, by which event."""
 
     first_ms: int
@@ -42,7 +42,7 @@ class Seen(Struct, array_like=True):
     last_id: str
 
 
-class Task(Struct, omit_defaults=True):
+class Task(Struct, omit_defaults=True, gc=False):
     """One task of an interaction."""
 
     at: dict[str, int] = {}  # event type → the earliest ms it was heard of
@@ -51,7 +51,7 @@ class Task(Struct, omit_defaults=True):
     virtual: bool = False  # made for a survey or a report: nobody is asked to handle it
 
 
-class Waiting(Struct, omit_defaults=True):
+class Waiting(Struct, omit_defaults=True, gc=False):
     """A domain event that Brevo is to be told of, until it goes out."""
 
     type: str
@@ -64,7 +64,7 @@ class Waiting(Struct, omit_defaults=True):
     trace: str = ""
 
 
-class Interaction(Struct, omit_defaults=True):
+class Interaction(Struct, omit_defaults=True, gc=False):
     """All that is known of one interaction."""
 
     key: str  # names the row: one of its links
@@ -212,9 +212,17 @@ def join_event(into: Interaction, heard: Heard) -> None:
         if channel and not heard.virtual:  # a survey's task has a channel of the survey's own
             _keep_earliest(into.channels, name, Dated(ms, id_, channel.lower()))
     for kind, value in heard.identifiers.items():
-        _see(into.identifiers, f"{kind}:{value}", Seen(ms, id_, ms, id_))
+        key = f"{kind}:{value}"
+        if (seen := into.identifiers.get(key)) is None:
+            into.identifiers[key] = Seen(ms, id_, ms, id_)
+        else:
+            _see_at(seen, ms, id_)
     for source, value in heard.fields.items():
-        keep_latest(into.fields, source, Dated(ms, id_, value))
+        known = into.fields.get(source)
+        if (
+            known is None or ms > known.ms or (ms == known.ms and id_ > known.id)
+        ):  # keep_latest, of what is new
+            into.fields[source] = Dated(ms, id_, value)
     if heard.score:
         _keep_earliest(into.surveys, heard.score.survey, Dated(ms, id_, heard.score.score))
     if heard.task:
@@ -291,6 +299,14 @@ def see(one: Seen, other: Seen) -> Seen:
         *min((one.first_ms, one.first_id), (other.first_ms, other.first_id)),
         *max((one.last_ms, one.last_id), (other.last_ms, other.last_id)),
     )
+
+
+def _see_at(seen: Seen, ms: int, id_: str) -> None:
+    """As `see` with one moment, for each event of an interaction: in place."""
+    if ms <= seen.first_ms and (ms, id_) < (seen.first_ms, seen.first_id):
+        seen.first_ms, seen.first_id = ms, id_
+    if ms >= seen.last_ms and (ms, id_) > (seen.last_ms, seen.last_id):
+        seen.last_ms, seen.last_id = ms, id_
 
 
 def _see(among: dict[str, Seen], key: str, seen: Seen) -> None:

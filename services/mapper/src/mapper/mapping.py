@@ -12,23 +12,32 @@ ledger when that is too old.  Events that come again after 1 change nothing, bec
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager
 
+import nats.errors
+import nats.js.errors
 import structlog
 from nats.aio.msg import Msg
-from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from mapper.book import Book
 from mapper.heard import Heard, UnreadableError, read
+from mapper.metrics import Metrics
+from mapper.said import said
+from mapper.search import names_of
 from mapper.step import Policy
 from mapper.take import Made, look, retell, take
-from shared import command, dead, receipt
+from shared import command, dead, receipt, span, spans
 from shared.bus import ATOMIC_MAX, NotPublishedError, Publisher
-from shared.event import epoch_ms, from_message
+from shared.config import Config
+from shared.event import RawEvent, epoch_ms, from_message
 from shared.message import Message
 from shared.receipt import Receipt
-from shared.trace import follow
+from shared.tombstone import Tombstones, theirs
+from shared.topology import BREVO, MAPPER
+from shared.trace import because, follow
 
+BRING_S = 0.05  # between two bits of a backlog: what happens now has its turn
 LOOK_S = 0.5  # how often what waits is looked at again
 NONE_YET = -(2**62)
 PAST_MS = (
@@ -39,6 +48,10 @@ RETRY_S = 0.5  # between tries to publish while the broker is away
 log = structlog.get_logger()
 
 
+async def _nothing(_sequences: Sequence[int]) -> None:
+    """Nobody was forgotten."""
+
+
 class Mapping:
     """Holds the book; hears one batch at a time."""
 
@@ -47,9 +60,15 @@ class Mapping:
         book: Book,
         publisher: Publisher,
         policy: Policy,
-        registry: CollectorRegistry,
+        metrics: Metrics,
+        *,
         now: Callable[[], float] = time.time,
+        erase: Callable[[Sequence[int]], Awaitable[None]] = _nothing,
     ) -> None:
+        """`erase` overwrites messages of TWILIO: what came of somebody who was forgotten.  It raises nats' errors."""
+        self._erase = erase
+        self.tombstones = Tombstones()  # of whom nothing of before is heard
+        self._unwanted: list[int] = []  # sequences of what came of them all the same
         self._book = book
         self._publisher = publisher
         self._policy = policy
@@ -57,27 +76,25 @@ class Mapping:
         self._turn = asyncio.Lock()  # a batch or a look, never both
         self._published = NONE_YET  # number in the outbox
         self.stuck = ""  # why nothing can be published just now
-        self._heard = Counter(
-            "tajo_mapper_raw_events",
-            "Raw events folded, by what was read in them",
-            ["read"],
-            registry=registry,
-        )
-        self._commands = Counter(
-            "tajo_mapper_commands", "Commands made, by kind", ["kind"], registry=registry
-        )
-        self._nobody = Counter("tajo_mapper_no_identity", "Events given up: nobody came", registry=registry)
-        self._sequence = Gauge(
-            "tajo_mapper_sequence", "The last TWILIO sequence in the book", registry=registry
-        )
+        self._watched: list[command.Command] | None = None
+        self._brought = asyncio.Event()  # nothing of the backlog is to be published
+        book.note_mapping(policy.config)
+        self._metrics = metrics
 
     async def on_batch(self, messages: list[Msg]) -> None:
         """Fold, say, ack."""
         async with self._turn:
-            self._fold(messages)
-            await self._say()
-            for message in messages:
-                await message.ack()
+            with (
+                self._metrics.batch_seconds.time(),
+                spans.Batch(
+                    span.MAPPER, stream=MAPPER.stream, durable=MAPPER.durable, count=len(messages)
+                ) as batch,
+            ):
+                self._fold(messages, batch)
+                await self._say()
+                await self._erase_unwanted()  # before the ack, after which nobody would look at them again
+                for message in messages:
+                    await message.ack()
 
     async def on_time(self) -> None:
         """Let go, twice a second, what has waited long enough.  Ends when cancelled."""
@@ -87,10 +104,71 @@ class Mapping:
                 self._look()
                 await self._say()
 
+    async def bring_on(self) -> None:
+        """Bring the backlog on, bit by bit, between batches.  Ends when cancelled."""
+        while True:
+            if not self._book.backlog:
+                self._brought.set()
+                await asyncio.sleep(LOOK_S)
+                continue
+            async with self._turn:
+                with self._book:
+                    self._book.published(self._published)
+                    self._book.backlog.bring_on()
+                await self._say()
+            await asyncio.sleep(BRING_S)
+
+    async def all_brought(self) -> None:
+        """Return once the backlog is published."""
+        self._brought.clear()
+        await self._brought.wait()
+
+    def watch(self) -> None:
+        """From here on `watched` tells which commands were made; from anew."""
+        self._watched = []
+
+    @property
+    def watched(self) -> list[command.Command]:
+        """The commands made since `watch`."""
+        return self._watched or []
+
+    def unwatch(self) -> None:
+        """Nobody wants to know any more."""
+        self._watched = None
+
+    def swap(self, book: Book, policy: Policy) -> None:
+        """From here on that is the book in force, and that the mapping.  For who holds the turn; nothing waits in the outbox."""
+        self._book.close()
+        self._book, self._policy, self._published = book, policy, NONE_YET
+        book.note_mapping(policy.config)
+
+    def close(self) -> None:
+        """Close the book."""
+        self._book.close()
+
+    @property
+    def book(self) -> Book:
+        """The book in force."""
+        return self._book
+
+    @property
+    def policy(self) -> Policy:
+        """What decides, in force."""
+        return self._policy
+
+    @property
+    def config(self) -> Config:
+        """The mapping in force."""
+        return self._policy.config
+
     @property
     def sequence(self) -> int:
         """The last TWILIO sequence in the book."""
         return self._book.sequence
+
+    def unhurried(self) -> AbstractContextManager[None]:
+        """Within it, what a machine that dies takes along is folded again from the log."""
+        return self._book.unhurried()
 
     def alone(self) -> asyncio.Lock:
         """Held by who changes the book outside of hearing."""
@@ -98,14 +176,18 @@ class Mapping:
 
     def refold(self, messages: Sequence[Msg]) -> None:
         """Fold again what was acked long ago: events go to the outbox, and nothing is published."""
-        events, _ = self._read(messages)
-        heard_ms = round(messages[-1].metadata.timestamp.timestamp() * 1000)
+        with spans.Again(span.REFOLD, stream=MAPPER.stream, count=len(messages)) as again:
+            self._refold(messages, again)
+
+    def _refold(self, messages: Sequence[Msg], again: spans.Again) -> None:
+        events, _ = self._read(messages, again)
+        heard_ms = _stored_ms(messages[-1])
         sequence = messages[-1].metadata.sequence.stream
         with self._book:
             made = take(self._book, events, self._policy, now_ms=heard_ms, sequence=sequence, contacts=False)
             self._book.put_out(self._said(made, past=True))
             self._book.retelling = True
-        self._sequence.set(sequence)
+        self._metrics.sequence.set(sequence)
 
     async def retell(self) -> None:
         """Put the contacts that `refold` left out ahead of everything in the outbox."""
@@ -113,66 +195,116 @@ class Mapping:
         self._published = NONE_YET
         after = ""
         while self._book.retelling:
-            with self._book:
+            with spans.Again(span.RETELL) as again, self._book:
                 made, after = retell(self._book, self._policy, after=after)
-                self._book.put_out(
-                    (command.to_message(one, follow(None), past=True) for one in made), first=True
-                )
+                self._book.put_out((_message(one, again.own, past=True) for one in made), first=True)
                 self._book.retelling = bool(after)
             await asyncio.sleep(0)  # health is asked meanwhile
+
+    def forget(self, take_out: Callable[[], Made], commands: Sequence[command.Command]) -> None:
+        """Take somebody out of the book, and say these commands before what follows: one transaction.
+
+        With `alone` held.  What is published must not stay in the outbox.
+        """
+        with self._book:
+            self._book.published(self._published)
+            made = take_out()
+            self._book.put_out(command.to_message(one, follow(None)) for one in commands)
+            self._put_out(made, [])
+        said.cache_clear()
+
+    async def say_all(self) -> None:
+        """Publish the outbox, and leave nothing of it behind.  With `alone` held."""
+        await self._say()
+        with self._book:
+            self._book.published(self._published)
 
     async def catch_up(self) -> None:
         """Publish what a crash left in the outbox, before anything is heard."""
         async with self._turn:
             await self._say()
 
-    def _read(self, messages: Sequence[Msg]) -> tuple[list[tuple[Heard, str]], list[Message]]:
+    async def _erase_unwanted(self) -> None:
+        """However long the broker is away."""
+        while self._unwanted:
+            try:
+                await self._erase(self._unwanted)
+                self._unwanted = []
+            except (NotPublishedError, nats.errors.Error, nats.js.errors.Error, OSError) as error:
+                log.warning("forgotten_waits", error=type(error).__name__)
+                await asyncio.sleep(RETRY_S)
+
+    def _read(
+        self, messages: Sequence[Msg], batch: spans.Batch
+    ) -> tuple[list[tuple[Heard, str]], list[Message]]:
         """What was heard, each with its trace, and dead letters."""
         events: list[tuple[Heard, str]] = []
         letters: list[Message] = []
+        customers = 0
         for message in messages:
             headers = message.headers or {}
             try:
-                heard = read(from_message(message.subject, headers, message.data), self._policy.reading)
+                event = from_message(message.subject, headers, message.data)
+                heard = read(event, self._policy.reading)
+                if self.tombstones and self._is_forgotten(event, heard):
+                    self._metrics.forgotten.inc()
+                    self._unwanted.append(message.metadata.sequence.stream)
+                    continue
             except (UnreadableError, ValueError) as error:
                 letters.append(_letter(message, str(error)))
-                self._heard.labels("unreadable").inc()
+                batch.fail(headers, "unreadable")
                 continue
+            cause = batch.follow(headers, heard.task if heard else "")
             if heard is not None and heard.links:
-                events.append((heard, headers.get("traceparent", "")))
-            self._heard.labels("customer" if heard else "other").inc()
+                events.append((heard, cause))
+            customers += heard is not None
+        for kind, count in (
+            ("customer", customers),
+            ("other", len(messages) - customers - len(letters)),
+            ("unreadable", len(letters)),
+        ):
+            if count:
+                self._metrics.heard.labels(kind).inc(count)
         return events, letters
 
-    def _fold(self, messages: Sequence[Msg]) -> None:
-        events, letters = self._read(messages)
+    def _is_forgotten(self, event: RawEvent, heard: Heard | None) -> bool:
+        """Whether it happened to somebody before they were forgotten."""
+        covered = self.tombstones.until_ms
+        return theirs(names_of(event, heard), lambda name: event.time_ms <= covered(name))
+
+    def _fold(self, messages: Sequence[Msg], batch: spans.Batch) -> None:
+        events, letters = self._read(messages, batch)
         sequence = messages[-1].metadata.sequence.stream
         with self._book:
             now_ms = self._now_ms()
             past = bool(events) and all(heard.time_ms < now_ms - PAST_MS for heard, _ in events)
             made = take(self._book, events, self._policy, now_ms=now_ms, sequence=sequence)
-            self._put_out(made, letters, past=past)
-        self._sequence.set(sequence)
+            self._put_out(made, letters, past=past, stored_ms=_stored_ms(messages[0]))
+        self._metrics.sequence.set(sequence)
 
     def _look(self) -> None:
         if self._book.is_due(self._now_ms()):
             with self._book:
                 self._put_out(look(self._book, self._policy, now_ms=self._now_ms()), [])
 
-    def _said(self, made: Made, *, past: bool) -> list[Message]:
+    def _said(self, made: Made, *, past: bool, stored_ms: int = 0) -> list[Message]:
         """The commands as messages; those of the past may wait for those of now."""
         now_ms = self._now_ms()
         return [
-            command.to_message(one, follow(trace), past=is_past(one, now_ms=now_ms, heard_past=past))
-            for one, trace in made.commands
+            _message(one, cause, past=is_past(one, now_ms=now_ms, heard_past=past), stored_ms=stored_ms)
+            for one, cause in made.commands
         ]
 
-    def _put_out(self, made: Made, letters: list[Message], *, past: bool = False) -> None:
+    def _put_out(self, made: Made, letters: list[Message], *, past: bool = False, stored_ms: int = 0) -> None:
         self._book.published(self._published)
-        out = self._said(made, past=past)
+        self._book.backlog.hurry(one.ext_id for one, _ in made.commands)
+        if self._watched is not None:
+            self._watched += [one for one, _ in made.commands]
+        out = self._said(made, past=past, stored_ms=stored_ms)
         self._book.put_out([*out, *letters, *(_given_up(id_) for id_ in made.nobody)])
         for one, _ in made.commands:
-            self._commands.labels(command.kind(one)).inc()
-        self._nobody.inc(len(made.nobody))
+            self._metrics.commands.labels(command.kind(one)).inc()
+        self._metrics.nobody.inc(len(made.nobody))
 
     async def _say(self) -> None:
         """Publish the outbox, however long that takes: nothing is heard meanwhile."""
@@ -180,6 +312,7 @@ class Mapping:
             last, messages = self._book.outbox(self._published, ATOMIC_MAX)
             if not messages:
                 return
+            began_ns = time.time_ns()
             try:
                 await self._publisher.publish(messages)
             except NotPublishedError as error:
@@ -189,6 +322,7 @@ class Mapping:
                 await asyncio.sleep(RETRY_S)
                 continue
             self.stuck, self._published = "", last
+            spans.published(BREVO.name, messages, began_ns, _about)
             if len(messages) == ATOMIC_MAX:  # there may be more: make room for the next look at the oldest
                 self._book.published(last)
 
@@ -205,6 +339,25 @@ def is_past(one: command.Command, *, now_ms: int, heard_past: bool) -> bool:
             return heard_past
         case _:  # what is done to a contact alone keeps its place before what is said after it
             return False
+
+
+def _message(one: command.Command, cause: str, *, past: bool, stored_ms: int = 0) -> Message:
+    message = command.to_message(one, follow(cause), past=past, stored_ms=stored_ms)
+    message.headers.update(because(cause))
+    return message
+
+
+def _about(message: Message) -> span.Attributes:
+    match command.from_body(message.body):
+        case command.EventTrack(id=id_, properties=properties):
+            return {**span.command(id_), **span.task(str(properties.get("task_sid", "")))}
+        case one:
+            return span.command(one.id)
+
+
+def _stored_ms(message: Msg) -> int:
+    """When the log stored it, epoch milliseconds."""
+    return round(message.metadata.timestamp.timestamp() * 1000)
 
 
 def _letter(message: Msg, why: str) -> Message:

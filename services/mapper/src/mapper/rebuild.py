@@ -28,18 +28,31 @@ async def rebuild(broker: NatsBroker, mapping: Mapping) -> None:
     async with mapping.alone():
         mapping.stuck = "looking whether the book is whole"
         to = await acked(broker, MAPPER)
-        first = at = mapping.sequence
-        began = told = time.monotonic()
-        if at < to:
-            log.warning("rebuilding_book", at=at, to=to)
-        async for messages in past(broker, MAPPER.stream, after=at, to=to):
-            mapping.refold(messages)
-            at = mapping.sequence
-            mapping.stuck = f"rebuilding the book: {at:,} of {to:,}"
-            if (now := time.monotonic()) - told > TELL_S:
-                told = now
-                log.warning("rebuilding_book", at=at, to=to, per_s=round((at - first) / (now - began)))
-        await mapping.retell()
+        first = mapping.sequence
+        began = time.monotonic()
+        with mapping.unhurried():
+            await _refold(broker, mapping, to)
+            folded = time.monotonic()
+            await mapping.retell()
         if first < to:
-            log.warning("book_rebuilt", events=to - first, seconds=round(time.monotonic() - began, 1))
+            log.warning(
+                "book_rebuilt",
+                events=to - first,
+                fold_s=round(folded - began, 1),
+                seconds=round(time.monotonic() - began, 1),
+            )
         mapping.stuck = ""
+
+
+async def _refold(broker: NatsBroker, mapping: Mapping, to: int) -> None:
+    first = at = mapping.sequence
+    began = told = time.monotonic()
+    if at < to:
+        log.warning("rebuilding_book", at=at, to=to)
+    async for messages in past(broker, MAPPER.stream, after=at, to=to):
+        mapping.refold(messages)
+        at = mapping.sequence
+        mapping.stuck = f"rebuilding the book: {at:,} of {to:,}"
+        if (now := time.monotonic()) - told > TELL_S:
+            told = now
+            log.warning("rebuilding_book", at=at, to=to, per_s=round((at - first) / (now - began)))

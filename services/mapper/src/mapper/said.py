@@ -24,7 +24,7 @@ NAMED = {"identity": identity, "friendly_name": friendly_name}  # mapped sources
 TEXTS_MAX = 4096  # task attributes remembered, of 4 KB at most each; a task has a dozen events with the same
 
 
-class Score(Struct, frozen=True):
+class Score(Struct, frozen=True, gc=False):
     """A satisfaction score, and the survey it answers."""
 
     survey: str
@@ -39,7 +39,7 @@ class Reading(Struct, frozen=True, eq=False):
     survey: Survey = Survey()
 
 
-class Said(Struct, frozen=True):
+class Said(Struct, frozen=True, gc=False):
     """What the attributes of a task say."""
 
     conversation: str = ""

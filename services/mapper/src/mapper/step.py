@@ -142,6 +142,11 @@ def _complete(interaction: Interaction, event: Waiting) -> bool:
             return not event.thin
 
 
+def waiting_ids(interaction: Interaction) -> list[str]:
+    """Ids of the commands that may come of what waits."""
+    return [_command_id(interaction, key, event) for key, event in interaction.waiting.items()]
+
+
 def _command_id(interaction: Interaction, key: str, event: Waiting) -> str:
     """The domain event's identity, then the rule's left-hand name."""
     identity = f"{interaction.sid}/{key}" if event.type in (ENDED, SURVEY) else key

@@ -4,7 +4,8 @@ A folder with `mapping.yaml` (a connector file), `given.ndjson` (CloudEvents in 
 heard) and `then.json` (contacts and events).
 """
 
-from collections.abc import Iterable
+import random
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -14,9 +15,13 @@ from mapper.book import Book
 from mapper.heard import read
 from mapper.step import KEEP_MS, Policy
 from mapper.take import look, take
+from shared.cloudevent import event_of, from_line
 from shared.command import ContactRelink, ContactUpsert, EventTrack, Value
 from shared.config import Config
-from shared.event import RawEvent, epoch_ms
+from shared.event import RawEvent
+
+NO_ACCOUNT = f"AC{0:032}"  # where a line names none
+SHUFFLES = 5  # orders a story is heard in, beside its own
 
 
 class Contact(Struct, omit_defaults=True):
@@ -45,25 +50,70 @@ class Then(Struct):
     given_up: list[str] = []  # ids of events whose customer never came
 
 
+class BadStoryError(ValueError):
+    """What is wrong with a story's file, and in which line."""
+
+
 def given(lines: bytes) -> list[RawEvent]:
-    """The events of a `given.ndjson`.  `data` is the body: an object for JSON, a text for a form."""
-    return [_event(msgspec.json.decode(line)) for line in lines.splitlines() if line.strip()]
+    """The events of a `given.ndjson`: CloudEvents as `tajo log export` writes them.  Raises BadStoryError."""
+    events = []
+    for number, line in enumerate(lines.split(b"\n"), start=1):
+        if line.strip():
+            try:
+                events.append(event_of(from_line(line, account_sid=NO_ACCOUNT)))
+            except ValueError as error:
+                raise BadStoryError(f"given.ndjson:{number}: {error}") from error
+    return events
 
 
-def _event(cloud: dict[str, Any]) -> RawEvent:
-    _, _, product, type_ = cloud["type"].split(".", 3)
-    data = cloud["data"]
-    return RawEvent(
-        id=cloud["id"],
-        product=product,
-        type=type_,
-        source=cloud["source"],
-        subject=cloud["subject"],
-        account_sid=cloud.get("accountsid", "AC00000000000000000000000000000000"),
-        time_ms=epoch_ms(cloud["time"]),
-        content_type=cloud.get("datacontenttype", "application/json"),
-        body=data.encode() if isinstance(data, str) else msgspec.json.encode(data),
-    )
+def then_of(text: bytes) -> Then:
+    """What stands in a `then.json`.  Raises BadStoryError."""
+    try:
+        return msgspec.json.decode(text, type=Then)
+    except msgspec.MsgspecError as error:
+        raise BadStoryError(f"then.json: {error}") from error
+
+
+def to_json(told: Then) -> bytes:
+    """As it stands in a `then.json`."""
+    return msgspec.json.format(msgspec.json.encode(told), indent=2) + b"\n"
+
+
+class Failure(Struct, frozen=True):
+    """A way of hearing a story in which it does not end as written: what was expected, and what came."""
+
+    way: str
+    expected: str
+    found: str
+
+
+def run(config: Config, heard: Sequence[RawEvent], then: Then) -> list[Failure]:
+    """Hear a story in its order, all of it twice, and shuffled; say where it does not end as written.
+
+    An event's optional properties are what was known when it was sent, so they are compared in the first two only.
+    """
+    doubled = [event for event in heard for _ in range(2)]
+    failures = [
+        Failure(way, to_json(then).decode(), to_json(told).decode())
+        for way, told in (
+            ("in the order given", tell(config, heard)),
+            ("with each event heard twice", tell(config, doubled)),
+        )
+        if told != then
+    ]
+    for seed in range(SHUFFLES):
+        random.Random(seed).shuffle(shuffled := [*heard, *heard])  # noqa: S311 - the same each time
+        told = tell(config, shuffled, batch=4**seed)
+        if (found := _in_any_order(told)) != (expected := _in_any_order(then)):
+            failures.append(Failure(f"shuffled, order {seed + 1}", expected, found))
+    return failures
+
+
+def _in_any_order(then: Then) -> str:
+    """The part of an end that no order of hearing changes."""
+    events = sorted((event.id, event.name) for event in then.events)
+    part = {"contacts": then.contacts, "events": events, "given_up": then.given_up}
+    return msgspec.json.format(msgspec.json.encode(part, order="sorted"), indent=2).decode()
 
 
 def tell(

@@ -36,12 +36,12 @@ def take(
     fold(page, events, policy, now_ms=now_ms)
     book.note_agents({heard.agent for heard, _ in events if heard.agent})
     book.sequence = sequence
-    return _close(book, page, policy, now_ms=now_ms, contacts=contacts)
+    return close(book, page, policy, now_ms=now_ms, contacts=contacts)
 
 
-def look(book: Book, policy: Policy, *, now_ms: int) -> Made:
+def look(book: Book, policy: Policy, *, now_ms: int, contacts: bool = True) -> Made:
     """Let go what has waited long enough, though nothing more was heard."""
-    return _close(book, book.due(now_ms), policy, now_ms=now_ms, contacts=True)
+    return close(book, book.due(now_ms), policy, now_ms=now_ms, contacts=contacts)
 
 
 def retell(book: Book, policy: Policy, *, after: str) -> tuple[list[Command], str]:
@@ -53,7 +53,8 @@ def retell(book: Book, policy: Policy, *, after: str) -> tuple[list[Command], st
     return [command for command, _ in made], max(page.customers, default="")
 
 
-def _close(book: Book, page: Page, policy: Policy, *, now_ms: int, contacts: bool) -> Made:
+def close(book: Book, page: Page, policy: Policy, *, now_ms: int, contacts: bool) -> Made:
+    """Settle what has changed in a page of the book, write it, and say what follows."""
     settle(page, policy, now_ms=now_ms, version=book.sequence)
     book.write(page)
     for id_ in page.regrouped:

@@ -19,7 +19,7 @@ from nats.js.kv import KeyValue
 
 from poller.resource import Resource, Span, window_end_ms
 from poller.twilio import Twilio, TwilioError
-from shared import backfill, bus
+from shared import backfill, bus, span, spans
 from shared.backfill import Backfill
 from shared.bus import NotPublishedError
 from shared.event import rfc3339
@@ -123,13 +123,17 @@ class Backfills:
 
     async def _window(self, resource: Resource, one: Backfill) -> None:
         end_ms = window_end_ms(resource, one.at_ms, one.until_ms)
-        span = Span(one.at_ms, end_ms, backfill=True, channels=frozenset(one.asked.channels))
+        days = Span(one.at_ms, end_ms, backfill=True, channels=frozenset(one.asked.channels))
         found, told_s = backfill.Count(), time.monotonic()
-        async for count in resource.read(span):
-            found.add(count)
-            if time.monotonic() - told_s > TELL_S:
-                one.under_way, told_s = found.read, time.monotonic()
-                await self._tell(one)
+        with spans.work(
+            span.POLLER, "internal", attributes=span.resource(resource.name, backfill=True)
+        ) as page:
+            async for count in resource.read(days):
+                page.end(span.counted(count.read, count.missed))
+                found.add(count)
+                if time.monotonic() - told_s > TELL_S:
+                    one.under_way, told_s = found.read, time.monotonic()
+                    await self._tell(one)
         one.count.add(found)
         one.at_ms, one.under_way, one.why = end_ms, 0, ""
         await self._tell(one)

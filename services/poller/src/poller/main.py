@@ -7,11 +7,11 @@ import sys
 from faststream.asgi import AsgiFastStream
 from prometheus_client import CollectorRegistry
 
-from poller.metrics import Metrics
+from poller.metrics import Limits, Metrics
 from poller.settings import Settings
 from poller.twilio import Credentials
 from poller.work import Work
-from shared import bus, service
+from shared import bus, service, spans
 from shared.config import Config, ConfigError, load
 from shared.counter import total
 from shared.credentials import environment
@@ -19,6 +19,7 @@ from shared.event import rfc3339
 from shared.heartbeat import PollerCounts
 from shared.lease import Lease
 from shared.log import set_up
+from shared.otel import Otel
 from shared.settings import SettingsError, secure_url
 from shared.settings import load as load_settings
 
@@ -39,6 +40,8 @@ def create_app(settings: Settings, config: Config) -> AsgiFastStream:
         index=settings.data_dir / "poller/heard.sqlite",
         metrics=metrics,
     )
+
+    registry.register(Limits(work.rates))
 
     async def ready() -> str:
         return work.stuck or ("" if bus.client(broker) else "no connection to NATS")
@@ -83,12 +86,14 @@ def main() -> None:
     try:
         settings = load_settings(Settings, environment(os.environ))
         config = settings.over(load(settings.config))
+        otel = load_settings(Otel, os.environ)
         for product, url in settings.urls.items():
             secure_url(f"TAJO_TWILIO_{product.upper()}_URL", url, allow_http=settings.allow_http)
     except (SettingsError, ConfigError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
         sys.exit(os.EX_CONFIG)
     set_up("poller", level="verbose" if config.flex.debug else config.flex.log_level)
+    spans.set_up("poller", otel)
     service.serve(create_app(settings, config), host=settings.host, port=settings.port)
 
 

@@ -15,6 +15,7 @@ from poller.cursors import Cursors
 from poller.metrics import Metrics
 from poller.resource import Resource, Span, window_end_ms
 from poller.twilio import Twilio, TwilioError
+from shared import span, spans
 from shared.config import Poller
 from shared.event import rfc3339
 
@@ -75,8 +76,9 @@ class Poll:
             at_ms = oldest_ms
         while at_ms < now_ms:
             end_ms = window_end_ms(resource, at_ms, now_ms)
-            async for _ in resource.read(Span(at_ms - round(self._told.overlap_s * 1000), end_ms)):
-                pass
+            with spans.work(span.POLLER, "internal", attributes=span.resource(resource.name)) as page:
+                async for count in resource.read(Span(at_ms - round(self._told.overlap_s * 1000), end_ms)):
+                    page.end(span.counted(count.read, count.missed))
             await self._cursors.move(resource.name, end_ms)
             self._metrics.cursor.labels(resource.name).set(end_ms / 1000)
             at_ms = end_ms

@@ -6,7 +6,7 @@ ever holds more of ours than the limit.
 """
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from shared.config import RateName
 
@@ -35,6 +35,10 @@ class Window:
             return None
         return max(self._answered[over] + SPAN_S - now, self._closed_until - now)
 
+    def used(self, now: float) -> int:
+        """How many calls count just now."""
+        return self._open + sum(moment + SPAN_S > now for moment in self._answered)
+
     def begin(self) -> None:
         """A call is about to be sent."""
         self._open += 1
@@ -55,6 +59,10 @@ class Rates:
     def __init__(self, limits: Mapping[RateName, int], fraction: float) -> None:
         """`limits` in calls a second; `fraction` of them is ours, the rest is left to whoever shares the account."""
         self._windows = {name: Window(max(1, int(limit * fraction))) for name, limit in limits.items()}
+
+    def used(self, now: float) -> Iterator[tuple[RateName, int, int]]:
+        """Of each limit: its name, the calls a second it allows us, and how many of them count just now."""
+        return ((name, window.limit, window.used(now)) for name, window in self._windows.items())
 
     def wait_s(self, names: Iterable[RateName], now: float, share: float) -> float | None:
         """How long until a call under all of these may begin; None: not before one that is open is answered."""

@@ -9,7 +9,7 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from statistics import median
@@ -25,6 +25,8 @@ from poller import answer
 from poller.answer import Absent
 from poller.endpoints import LIMITS, Endpoint, Product
 from poller.rates import BACKFILL_SHARE, Rates
+from shared import span, spans
+from shared.config import RateName
 from shared.verdict import Done, Pause, Reject, Retry
 
 CONNECT_S, READ_S = 5.0, 30.0  # a page of 1,000 events is 2.5 MB
@@ -43,6 +45,9 @@ _NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
 Failed = Retry | Reject | Pause | Absent
+
+
+Called = Callable[[RateName, str], None]
 
 
 class TwilioError(Exception):
@@ -119,13 +124,15 @@ class Twilio:
         rates: Rates | None = None,
         tries_max: int = TRIES_MAX,
         log_calls: bool = False,
+        called: Called = lambda _limit, _status: None,
     ) -> None:
-        """`urls` replace those of US1."""
+        """`urls` replace those of US1; `called` hears of each call's narrowest limit, and what was answered."""
         self.account_sid = credentials.account_sid
         self._urls = {product: httpx.URL(url) for product, url in {**URLS, **urls}.items()}
         self._rates = rates or Rates(LIMITS, 1.0)
         self._tries_max = tries_max
         self._log_calls = log_calls
+        self._called = called
         self._ended = asyncio.Event()
         self._ahead_s = deque[float](maxlen=CLOCK_ANSWERS)  # Twilio's clock before ours, by its last answers
         self._client = httpx.AsyncClient(
@@ -242,22 +249,24 @@ class Twilio:
         self, endpoint: Endpoint, url: httpx.URL, form: Sequence[tuple[str, str]], delay_s: float
     ) -> _Reply | Failed:
         once = endpoint.method == "POST"
-        began = time.perf_counter()
+        began_ns = time.time_ns()
         try:
             status, headers, body = await self._send(endpoint, url, form)
         except _TooLargeError:
+            self._tell(endpoint, began_ns, error="too_large")
             return Reject(f"an answer of more than {PAGE_BYTES_MAX} bytes")
         except httpx.HTTPError as error:
+            self._called(endpoint.counted[-1], "lost")
             why = type(error).__name__
+            self._tell(endpoint, began_ns, error=why)
             if once and not isinstance(error, _NEVER_LEFT):
                 return Reject(f"{why}: it may have taken effect")
             return Retry(why, delay_s)
         finally:
             self._rates.end(endpoint.counted, time.monotonic())
             self._ended.set()
-        if self._log_calls:
-            ms = round((time.perf_counter() - began) * 1000, 1)
-            log.info("twilio_call", method=endpoint.method, route=endpoint.path, status=status, ms=ms)
+        self._called(endpoint.counted[-1], str(status))
+        self._tell(endpoint, began_ns, status=status, request_id=headers.get("twilio-request-id", ""))
         self._rates.learn(endpoint.counted[-1], headers)
         verdict = answer.of(status, headers, body, now_s=time.time(), delay_s=delay_s)
         if isinstance(verdict, Done):
@@ -271,6 +280,28 @@ class Twilio:
         elif isinstance(verdict, Retry) and once:
             return Reject(f"{verdict.why}: it may have taken effect")
         return verdict
+
+    def _tell(
+        self, endpoint: Endpoint, began_ns: int, *, status: int = 0, request_id: str = "", error: str = ""
+    ) -> None:
+        """A span, and a line in the log where that is wished; neither holds what stands in path or query."""
+        now_ns, url = time.time_ns(), str(self._urls[endpoint.product])
+        route = endpoint.path
+        spans.call(
+            span.called(
+                endpoint.method, url, route, start_ns=began_ns, end_ns=now_ns, status=status, error=error
+            )
+        )
+        if self._log_calls:
+            log.info(
+                "twilio_call",
+                method=endpoint.method,
+                route=route,
+                status=status or None,
+                ms=round((now_ns - began_ns) / 1e6, 1),
+                **({"request_id": request_id} if request_id else {}),
+                **({"error": error} if error else {}),
+            )
 
     async def _send(
         self, endpoint: Endpoint, url: httpx.URL, form: Sequence[tuple[str, str]]

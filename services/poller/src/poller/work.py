@@ -66,7 +66,7 @@ class Work:
         self._credentials = credentials
         self._index = index
         self._metrics = metrics
-        self._rates = Rates({**LIMITS, **config.poller.rates}, config.poller.rate_fraction)
+        self.rates = Rates({**LIMITS, **config.poller.rates}, config.poller.rate_fraction)
         self._again_s = min(config.poller.interval_s, AGAIN_S)
 
     async def forever(self) -> None:
@@ -74,7 +74,13 @@ class Work:
         with closing(Heard(self._index)) as heard:
             intake = Intake(self._broker, self._publish, heard, self._metrics)
             for one in itertools.cycle(self._credentials):
-                twilio = Twilio(one, urls=self._urls, rates=self._rates, log_calls=self._config.log_api_calls)
+                twilio = Twilio(
+                    one,
+                    urls=self._urls,
+                    rates=self.rates,
+                    log_calls=self._config.log_api_calls,
+                    called=lambda limit, status: self._metrics.calls.labels(limit, status).inc(),
+                )
                 try:
                     await self._read(twilio, intake)
                 except _AWAY as error:

@@ -1,0 +1,74 @@
+"""Which raw events are meant: the options that `tajo log` and `tajo mapping` share, and what fits them."""
+
+import re
+from typing import Annotated
+
+import typer
+
+from shared.event import epoch_ms
+from shared.replay import Selection
+
+Subjects = Annotated[
+    list[str] | None,
+    typer.Option("--subjects", help="Of the stream TWILIO, with * and >: twilio.*.*.taskrouter.task.>"),
+]
+Since = Annotated[str, typer.Option(help="What happened then or later: 2026-11-20, or 2026-11-20T10:00:00Z.")]
+Until = Annotated[str, typer.Option(help="What happened before.")]
+Sequence = Annotated[str, typer.Option(help="Where it stands in the log: 17, 17..42, 17.. or ..42")]
+Task = Annotated[
+    list[str] | None,
+    typer.Option("--task", help="All of the interaction this names: a task's, conversation's or call's sid."),
+]
+
+_RANGE = re.compile(r"(\d{0,18})(\.\.)?(\d{0,18})", re.ASCII)
+_SUBJECT = re.compile(r"twilio(?:\.[^\s.*>]+|\.\*)*(?:\.>)?")
+
+
+def selection(
+    subjects: list[str] | None = None,
+    since: str = "",
+    until: str = "",
+    sequence: str = "",
+    task: list[str] | None = None,
+) -> Selection:
+    """What the options mean.  Raises typer.BadParameter, in the words of the options."""
+    for subject in subjects or ():
+        if not _SUBJECT.fullmatch(subject) or subject == "twilio":
+            raise typer.BadParameter(
+                f"{subject} is no subject of TWILIO, such as twilio.*.*.taskrouter.task.completed"
+            )
+    match = _RANGE.fullmatch(sequence)
+    if sequence and (match is None or not (match[1] or match[3]) or "0" in (match[1], match[3])):
+        raise typer.BadParameter(f"{sequence} is no sequence: write 17, 17..42, 17.. or ..42")
+    first = int(match[1] or 0) if match else 0
+    last = int(match[3] or 0) if match and match[2] else first
+    if last and last < first:
+        raise typer.BadParameter(f"{sequence} ends before it begins")
+    return Selection(
+        subjects=tuple(subjects or ()),
+        since_ms=_moment("--since", since),
+        until_ms=_moment("--until", until),
+        first=first,
+        last=last,
+        tasks=tuple(task or ()),
+    )
+
+
+def in_time(what: Selection, time: str) -> bool:
+    """Whether what happened then is meant; what says no time is meant where no time is asked for."""
+    if what.since_ms is None and what.until_ms is None:
+        return True
+    try:
+        at = epoch_ms(time)
+    except ValueError:
+        return False
+    return (what.since_ms is None or at >= what.since_ms) and (what.until_ms is None or at < what.until_ms)
+
+
+def _moment(option: str, text: str) -> int | None:
+    try:
+        return epoch_ms(text) if text else None
+    except (ValueError, OverflowError):
+        raise typer.BadParameter(
+            f"{option} {text} is no date: write 2026-11-20, or 2026-11-20T08:00:00Z"
+        ) from None

@@ -1,0 +1,93 @@
+"""What a replay is about, from the words of whoever asks.  Pure: no name is looked up here."""
+
+import re
+from collections.abc import Iterable
+
+from shared.event import epoch_ms
+from shared.plan import Selection
+
+CUSTOMERS_MAX = 10_000  # named at once; more than that is a matter of --since or --subjects
+SEQUENCE_MAX = 2**63 - 1
+
+_SUBJECT = re.compile(r"twilio(\.[^\s.*>]+|\.\*)*(\.>)?")
+_SEQUENCE = re.compile(r"(\d{1,19})(?:(-)(\d{1,19})?)?")
+_TASK = re.compile(r"(WT|CH|CA|KD)[0-9a-f]{32}")
+
+
+class SelectionError(ValueError):
+    """A subject, time, sequence, task or customer that is none; says what to write."""
+
+
+def selection(
+    *,
+    subjects: Iterable[str] = (),
+    since: str = "",
+    until: str = "",
+    sequence: str = "",
+    tasks: Iterable[str] = (),
+    customers: Iterable[str] = (),
+) -> Selection:
+    """Whom Brevo is told of again.  Each of `subjects`, `tasks`, `customers` may hold several, by comma.
+
+    Raises SelectionError.
+    """
+    since_ms, until_ms = _moment(since), _moment(until)
+    if since_ms is not None and until_ms is not None and until_ms <= since_ms:
+        raise SelectionError(f"{until} is not after {since}: nothing happened between them")
+    first, last = _sequences(sequence)
+    whom = _words(customers)
+    if len(whom) > CUSTOMERS_MAX:
+        raise SelectionError(f"{len(whom):,} customers are named: at most {CUSTOMERS_MAX:,} at once")
+    return Selection(
+        subjects=tuple(_subject(one) for one in _words(subjects)),
+        since_ms=since_ms,
+        until_ms=until_ms,
+        first=first,
+        last=last,
+        tasks=tuple(_task(one) for one in _words(tasks)),
+        customers=whom,
+    )
+
+
+def _words(given: Iterable[str]) -> tuple[str, ...]:
+    """Each once, in the order given."""
+    return tuple(
+        dict.fromkeys(word for words in given for part in words.split(",") if (word := part.strip()))
+    )
+
+
+def _moment(text: str) -> int | None:
+    try:
+        return epoch_ms(text) if text else None
+    except ValueError:
+        raise SelectionError(
+            f"{text} is no date: write 2024-01-01 (which begins at 00:00 UTC), or 2024-01-01T08:00:00Z"
+        ) from None
+
+
+def _subject(text: str) -> str:
+    if not _SUBJECT.fullmatch(text):
+        raise SelectionError(
+            f"{text} is no subject of TWILIO: write twilio.*.*.taskrouter.> or twilio.*.*.taskrouter.task.completed"
+        )
+    return text
+
+
+def _sequences(text: str) -> tuple[int, int]:
+    """N is one event, N- all from it on, N-M those between, M included."""
+    if not text:
+        return 0, 0
+    found = _SEQUENCE.fullmatch(text)
+    first = int(found[1]) if found else 0
+    last = 0 if not found or (found[2] and not found[3]) else int(found[3] or first)
+    if not first or (last and last < first) or max(first, last) > SEQUENCE_MAX:
+        raise SelectionError(f"{text} is no sequence of TWILIO: write 17, 17-40 or 17-")
+    return first, last
+
+
+def _task(text: str) -> str:
+    if not _TASK.fullmatch(text):
+        raise SelectionError(
+            f"{text} names no interaction: write the sid of a task (WT…), a conversation (CH…), a call (CA…) or an interaction (KD…)"
+        )
+    return text

@@ -1,0 +1,71 @@
+"""`tajo replay` on a whole deployment: a plan tells Brevo nothing, and applying it tells exactly that."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from sandbox.app import serving
+from sandbox.brevo import BrevoSandbox
+from sandbox.day import webhooks
+from sandbox.expected import CONTACTS
+from sandbox.faults import Fault
+from sandbox.play import Target, play, wait_until_equal
+from sandbox.rest import TwilioSandbox
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+async def replay(environment, *words: str) -> tuple[int, str, str]:
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, "-m", "tajo", "replay", *words], env={**os.environ, **environment},
+        capture_output=True, text=True, check=False, timeout=120, stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+@pytest.mark.timeout(300)
+async def test_a_plan_calls_brevo_never_and_applied_without_a_restart_it_tells_exactly_that(
+    everything, tmp_path
+):
+    file, other, plan = tmp_path / "tajo.yaml", tmp_path / "other.yaml", str(tmp_path / "plan")
+    file.write_bytes((ROOT / "config/tajo.yaml").read_bytes())
+    other.write_text(file.read_text().replace("VIP_TIER", "TIER"))
+    async with serving(brevo := BrevoSandbox(), twilio := TwilioSandbox()) as url:
+        tajo = everything(
+            TAJO_BREVO_URL=f"{url}/v3", BREVO_API_KEY=brevo.api_key, TWILIO_ACCOUNT_SID=twilio.account_sid,
+            TWILIO_AUTH_TOKEN=twilio.token, TAJO_PUBLIC_URL="https://hooks.example.com",
+            TAJO_API_KEY="the-key-of-the-demo", TAJO_CONFIG=str(file),
+        )  # fmt: skip
+        await asyncio.to_thread(tajo.start, ready=True)
+        await play(
+            webhooks(), Target(tajo.url, tajo.environment["TAJO_PUBLIC_URL"], twilio.token), lambda: None
+        )
+        await wait_until_equal(url, CONTACTS, deadline_s=90, on_look=lambda _: None)
+        brevo.faults.append(Fault("status", status=403, times=None))
+        calls = len(brevo.requests)
+
+        code, out, err = await replay(tajo.environment, "--plan", "--json", "--mapping", str(other), "--out", plan)  # fmt: skip
+
+        assert (code, err) == (0, "")
+        assert len(brevo.requests) == calls
+        told = json.loads(out)["plan"]
+        changed = {one["ext_id"]: one["attributes"] for one in told["contacts"]}
+        assert changed
+        assert all(names.keys() == {"TIER"} for names in changed.values())
+        brevo.faults.clear()
+        refused = await replay(tajo.environment, "--apply", plan)
+        assert refused[0] == 1
+        assert "TAJO_CONFIG" in refused[2]
+        file.write_bytes(other.read_bytes())
+        code, out, err = await replay(tajo.environment, "--apply", plan, "--json")
+
+        assert (code, err) == (0, "")
+        assert msgspec.json.decode(out)["commands"] == len(changed)
+        for ext_id, names in changed.items():
+            assert brevo.contact(ext_id=ext_id).attributes["TIER"] == names["TIER"][1]

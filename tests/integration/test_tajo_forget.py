@@ -1,0 +1,285 @@
+"""`tajo forget`, on a whole deployment: one person's day among others', and nothing of it left on any disk."""
+
+import asyncio
+import json
+import os
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nats
+import pytest
+
+from mapper.book import Book
+from sandbox.app import serving
+from sandbox.brevo import BrevoSandbox
+from sandbox.day import webhooks
+from sandbox.expected import CONTACTS
+from sandbox.limits import Limits
+from sandbox.play import Target, play, wait_until_equal
+from sandbox.task import Task, at
+from sandbox.twilio import ACCOUNT_SID, survey_webhook, taskrouter_webhook
+from shared.topology import BREVO_SINK, BREVO_SINK_PAST, MAPPER
+
+TOKEN, PUBLIC, KEY = "token-of-twilio", "https://hooks.example.com", "the-key-of-the-test"
+FAST = Limits(
+    contacts_per_s=1000, contacts_per_h=None, events_per_s=1000, events_per_h=None, other_per_h=None
+)
+MAIL, PHONE = "maria.lopez@example.com", "+12025550101"
+SID = re.compile(rb"[A-Z]{2}[0-9a-f]{32}")
+
+
+def sids(*, of: bool) -> set[bytes]:
+    """In Maria's webhooks, or in everybody else's."""
+    return {sid for one in webhooks() if (one.whom == "maria") is of for sid in SID.findall(one.body)}
+
+
+SIDS = sids(of=True) - sids(of=False)
+TRACES = {
+    MAIL.encode(), b"maria.lopez", PHONE[1:].encode(), "María".encode(), b"Mar\\u00ed", b"Mar%C3%AD", b"ACME-1001", *SIDS,
+}  # fmt: skip
+
+
+def settings(url: str, brevo: BrevoSandbox) -> dict[str, str]:
+    return {
+        "TAJO_PUBLIC_URL": PUBLIC, "TWILIO_AUTH_TOKEN": TOKEN, "TWILIO_ACCOUNT_SID": ACCOUNT_SID,
+        "TAJO_API_KEY": KEY, "BREVO_API_KEY": brevo.api_key, "TAJO_BREVO_URL": f"{url}/v3",
+        "TAJO_BREVO_RATE_FRACTION": "1", "TAJO_BREVO_LOOK_S": "0.3",
+    }  # fmt: skip
+
+
+def unreadable():
+    """A survey of Maria's that nobody can read: a dead letter that holds who she is."""
+    return survey_webhook("maria", at("09:06:00.000"), email=MAIL, phone=PHONE, rating="splendid")
+
+
+class Deployment:
+    def __init__(self, tajo, brevo: BrevoSandbox, url: str) -> None:
+        self.tajo, self.brevo, self.url = tajo, brevo, url
+        self.nats_url = tajo.environment["TAJO_NATS_URL"]
+        self.data = Path(tajo.environment["TAJO_DATA_DIR"])
+
+    async def start(self) -> None:
+        await asyncio.to_thread(self.tajo.start, ready=True)
+
+    async def stop(self) -> bytes:
+        return await asyncio.to_thread(self.tajo.end)
+
+    async def send(self, *several) -> None:
+        await play(several, Target(self.tajo.url, PUBLIC, TOKEN), lambda: None)
+
+    def command(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "tajo", "forget", *arguments],
+            env={**os.environ, **self.tajo.environment, "COLUMNS": "200"}, input=stdin,
+            capture_output=True, text=True, check=False, timeout=120,
+        )  # fmt: skip
+
+    async def forget(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return await asyncio.to_thread(self.command, *arguments, stdin=stdin)
+
+    async def settled(self) -> None:
+        """Return once everything heard is told."""
+        connection = await nats.connect(self.nats_url)
+        deadline = time.monotonic() + 60
+        try:
+            while True:
+                infos = [
+                    await connection.jetstream().consumer_info(one.stream, one.durable)
+                    for one in (MAPPER, BREVO_SINK, BREVO_SINK_PAST)
+                ]
+                if not any(info.num_pending or info.num_ack_pending for info in infos):
+                    return
+                assert time.monotonic() < deadline, infos
+                await asyncio.sleep(0.1)
+        finally:
+            await connection.close()
+
+    async def state(self, stream: str):
+        connection = await nats.connect(self.nats_url)
+        try:
+            return (await connection.jetstream().stream_info(stream)).state
+        finally:
+            await connection.close()
+
+    def found(self) -> dict[str, set[bytes]]:
+        """What of Maria stands in any file: nothing of the broker's is compressed, which is looked at too."""
+        traces: dict[str, set[bytes]] = {}
+        for path in self.data.rglob("*"):
+            if path.is_file():
+                held = path.read_bytes()
+                assert not held.startswith(b"cmp"), path
+                if there := {trace for trace in TRACES if trace in held}:
+                    traces[str(path.relative_to(self.data))] = there
+        return traces
+
+    def facts(self) -> dict:
+        book = Book(self.data / "mapper/book.sqlite", read_only=True)
+        try:
+            return book.facts()
+        finally:
+            book.close()
+
+    async def same_facts(self, wanted: dict) -> None:
+        """Return once the book is so: some of what is heard again waits for ten seconds for the rest of its story."""
+        deadline = time.monotonic() + 60
+        while (facts := self.facts()) != wanted:
+            assert time.monotonic() < deadline, differences(facts, wanted)
+            await asyncio.sleep(0.5)
+
+    def ledger(self) -> dict[str, list]:
+        connection = sqlite3.connect(self.data / "brevo-sink/ledger.sqlite")
+        try:
+            tables = ("event", "contact", "foreign_name", "renamed", "erased")
+            return {table: sorted(connection.execute(f"SELECT * FROM {table}")) for table in tables}
+        finally:
+            connection.close()
+
+
+def differences(one: dict, other: dict) -> list:
+    return [
+        (key, one[part].get(key), other[part].get(key))
+        for part in ("interactions", "identifiers", "customers")
+        for key in one[part].keys() | other[part].keys()
+        if one[part].get(key) != other[part].get(key)
+    ]
+
+
+@pytest.fixture
+async def day(everything):
+    """All services after the sandbox's day, and a dead letter."""
+    brevo = BrevoSandbox(limits=FAST)
+    async with serving(brevo) as url:
+        deployment = Deployment(everything(**settings(url, brevo)), brevo, url)
+        await deployment.start()
+        await deployment.send(*webhooks(), unreadable())
+        await wait_until_equal(url, CONTACTS, deadline_s=90, on_look=lambda _: None)
+        await deployment.settled()
+        yield deployment
+
+
+def others(brevo: BrevoSandbox) -> list[dict]:
+    """Everybody else's contacts at Brevo."""
+    return [one.shown() for one in brevo.contacts.by_id.values() if one.email != MAIL]
+
+
+@pytest.mark.timeout(240)
+async def test_of_somebody_forgotten_no_byte_is_left_and_everybody_elses_stays(day):
+    everybody = others(day.brevo)
+    held = "".join(day.found())
+    assert all(
+        where in held for where in ("mapper/book", "brevo-sink/ledger", "TWILIO", "BREVO", "RECEIPTS", "DEAD")
+    )
+    before = await day.state("TWILIO")
+
+    done = await day.forget("--email", "-", "--json", stdin=f"{MAIL}\n")
+    after = await day.state("TWILIO")
+    errors = await day.stop()
+    facts, ledger = day.facts(), day.ledger()
+
+    assert done.returncode == 0, done.stderr
+    certificate = json.loads(done.stdout)
+    counts = {one["where"]: (one["found"], one["erased"]) for one in certificate["counts"]}
+    assert counts["TWILIO"] == (before.messages - after.messages,) * 2
+    assert counts["DEAD"] == (1, 1)
+    assert counts["book: customers"] == counts["Brevo: contacts"] == (1, 1)
+    assert all(found == erased for found, erased in counts.values())
+    assert MAIL not in done.stdout
+    assert day.found() == {}
+    assert others(day.brevo) == everybody
+    assert day.brevo.contact(email_id=MAIL) is None
+    assert day.brevo.contact(phone_id=PHONE) is None
+    assert b"Traceback" not in errors
+    # What is made anew of the log is what is there.
+    for service in ("mapper", "brevo-sink"):
+        shutil.rmtree(day.data / service)
+    calls = len(day.brevo.events)
+    await day.start()
+    await day.same_facts(facts)
+    await day.settled()
+    await day.stop()
+    assert [rows[:2] for rows in day.ledger()["event"]] == [rows[:2] for rows in ledger["event"]]
+    assert {row[0] for row in day.ledger()["contact"]} == {row[0] for row in ledger["contact"]}
+    assert len(day.brevo.events) == calls
+    assert day.found() == {}
+
+
+@pytest.mark.timeout(240)
+async def test_nothing_of_before_comes_back_and_who_writes_again_is_a_new_customer(day):
+    late = [one for one in webhooks() if one.whom == "maria"]
+    await day.forget("--email", MAIL)
+    log = await day.state("TWILIO")
+
+    await day.send(*late)
+    await day.settled()
+    refused = day.brevo.contact(email_id=MAIL)
+    now = time.time_ns() // 1_000_000 + 60_000
+    again = Task("maria comes back", "voice", "Support Voice", {
+        "from": PHONE, "customers": {"email": MAIL, "phone": PHONE, "name": "María"}, "call_sid": "CA" + "ab" * 16,
+    })  # fmt: skip
+    events = [*again.created("10:00:00.000"), *again.canceled("10:00:30.000")]
+    shift = now - events[0].time_ms
+    fresh = [type(one)(**{**vars(one), "time_ms": one.time_ms + shift}) for one in events]
+    await day.send(*(taskrouter_webhook(one, "maria") for one in fresh))
+    deadline = time.monotonic() + 60
+    while (
+        contact := day.brevo.contact(email_id=MAIL)
+    ) is None or "SUPPORT_TICKET_COUNT" not in contact.attributes:
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.1)
+    await day.settled()
+    facts = day.facts()
+
+    assert refused is None
+    assert (await day.state("TWILIO")).messages == log.messages + len(fresh)
+    assert contact.attributes["SUPPORT_TICKET_COUNT"] == 1
+    assert f"email:{MAIL}" in facts["identifiers"]
+    assert len([one for one in facts["interactions"].values() if f"email:{MAIL}" in one.identifiers]) == 1
+
+
+@pytest.mark.timeout(240)
+async def test_killed_again_and_again_it_still_ends_and_leaves_nothing(day):
+    connection = await nats.connect(day.nats_url)
+    asked = asyncio.create_task(day.forget("--phone", PHONE, "--json"))
+    for number in range(4):
+        await asyncio.sleep(0.4 + 0.3 * number)  # wherever it is by then
+        for child in children(day.tajo.process.pid, ("mapper", "brevo-sink")):
+            os.kill(child, signal.SIGKILL)
+    done = await asked
+    await connection.close()
+    await day.settled()
+    await day.stop()
+
+    assert done.returncode == 0, done.stderr
+    assert day.found() == {}
+    assert day.brevo.contact(email_id=MAIL) is None
+
+
+def children(pid: int, services: tuple[str, ...]) -> list[int]:
+    """Those of `tajo up` that run one of these services."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*"):
+        try:
+            stat, command = (path / "stat").read_text(), (path / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if int(stat.rpartition(")")[2].split()[1]) == pid and any(
+            one.encode() in command for one in services
+        ):
+            found.append(int(path.name))
+    return found
+
+
+async def test_who_is_unknown_is_said_to_be(day):
+    done = await day.forget("--email", "nobody@example.com")
+    wrong = await day.forget("--email", "no mail")
+    both = await day.forget("--email", MAIL, "--phone", PHONE)
+
+    assert (done.returncode, wrong.returncode, both.returncode) == (1, 2, 2)
+    assert "Nobody of that name was found" in done.stdout
+    assert day.brevo.contact(email_id=MAIL)

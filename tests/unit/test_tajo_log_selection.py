@@ -1,0 +1,37 @@
+"""What the options of a selection mean."""
+
+import pytest
+import typer
+
+from shared.replay import Selection
+from tajo.log_selection import in_time, selection
+
+
+@pytest.mark.parametrize(
+    ("written", "first", "last"),
+    [("17", 17, 17), ("17..42", 17, 42), ("17..", 17, 0), ("..42", 0, 42), ("", 0, 0)],
+)
+def test_a_sequence_or_a_range_of_them(written, first, last):
+    assert selection(sequence=written) == Selection(first=first, last=last)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sequence": "x"}, {"sequence": "5..2"}, {"sequence": "0"}, {"sequence": ".."}, {"sequence": "1.2"},
+        {"since": "soon"}, {"until": "2026-13-01"}, {"subjects": ["brevo.>"]}, {"subjects": ["twilio"]},
+        {"subjects": ["twilio.a b"]}, {"subjects": ["twilio.>.x"]}, {"subjects": ["twilio..x"]},
+    ],
+)  # fmt: skip
+def test_what_means_nothing_is_wrong_usage(options):
+    with pytest.raises(typer.BadParameter):
+        selection(**options)
+
+
+def test_time_is_when_it_happened_from_inclusive_to_exclusive():
+    what = selection(since="2026-11-20", until="2026-11-21")
+
+    assert in_time(what, "2026-11-20T00:00:00.000Z")
+    assert not in_time(what, "2026-11-21T00:00:00.000Z")
+    assert not in_time(what, "no time")
+    assert in_time(Selection(), "no time")
