@@ -106,7 +106,8 @@ def key_open_to_others(_environ, folder):
 
 def damaged(_environ, folder):
     content = (folder / "data/credentials").read_bytes()
-    (folder / "data/credentials").write_bytes(content[:40] + b"A" + content[41:])
+    other = b"B" if content[40:41] == b"A" else b"A"
+    (folder / "data/credentials").write_bytes(content[:40] + other + content[41:])
 
 
 def cut_short(_environ, folder):
