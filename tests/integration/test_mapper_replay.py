@@ -66,7 +66,7 @@ class Desk:
         revision, _ = await replay.read(bucket, id_)
         await replay.write(bucket, Replay(asked=asked), revision)
 
-    async def until(self, *states: str, id_: str = "r1", seconds: float = 60) -> Replay:
+    async def until(self, *states: str, id_: str = "r1", seconds: float = 150) -> Replay:
         deadline = time.monotonic() + seconds
         while True:
             one = (await replay.read(await self.bucket(), id_))[1]
