@@ -1,6 +1,7 @@
 """Replays by the mapper as a process on a real broker: planned aside, applied while it hears, killed in between."""
 
 import asyncio
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from shared import command, replay
 from shared.bus import publish
 from shared.command import Command, ContactUpsert, EventTrack
 from shared.config import parse
-from shared.event import to_message
+from shared.event import RawEvent, to_message
 from shared.message import MSG_ID, Message
 from shared.replay import Asked, Plan, Replay
 from shared.trace import start
@@ -189,6 +190,33 @@ async def test_an_edited_mapping_is_planned_and_applied_without_a_restart(desk, 
         assert time.monotonic() < deadline
         await asyncio.sleep(0.05)
     assert (folder / "books/r1.sqlite").exists()
+
+
+async def test_a_conversation_heard_of_late_is_told_of_once_by_a_lost_book_and_by_a_replay(
+    desk, mapper, file, tmp_path
+):
+    await desk.tell(calls(range(4), 4))
+    await desk.acked()
+    task = f"WT{2:032x}"
+    late = RawEvent(
+        id="interaction-channel.created:1", product="flex", type="interaction-channel.created",
+        source="/webhooks/interactions", subject="KD" + "1" * 32, account_sid="AC" + "1" * 32, time_ms=HAPPENED_MS,
+        content_type="application/x-www-form-urlencoded",
+        body=f"TaskSid={task}&InteractionSid=KD{'1' * 32}&MediaChannelSid=CH{'1' * 32}".encode(),
+    )  # fmt: skip
+    await desk.tell([to_message(late, start())])
+    await desk.acked()
+    told = {one.id for one in await desk.commands() if isinstance(one, EventTrack)}
+    assert f"{task}/conversation.ended/conversation.ended" in told
+
+    await asyncio.to_thread(mapper.end)
+    shutil.rmtree(tmp_path / "data/mapper")
+    await asyncio.to_thread(mapper.start, ready=True)
+    await desk.ask(BEFORE, send_old_events=True)
+    await desk.until("planned")
+
+    assert {one.id for one in await desk.commands() if isinstance(one, EventTrack)} == told
+    assert (await desk.plan()).events == ()
 
 
 async def test_a_swap_under_live_traffic_loses_and_doubles_nothing(desk, mapper, file):

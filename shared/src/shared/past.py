@@ -37,6 +37,18 @@ async def acked(broker: NatsBroker, consumer: Consumer) -> int:
         await asyncio.sleep(AGAIN_S)
 
 
+async def ends(broker: NatsBroker, stream: str) -> int:
+    """The sequence a stream ends with.  Waits for the broker."""
+    while True:
+        connection = bus.client(broker)
+        if connection is not None:
+            try:
+                return await last_sequence(connection, stream)
+            except (nats.errors.Error, nats.js.errors.Error) as error:
+                log.debug("no_stream_yet", stream=stream, error=type(error).__name__)
+        await asyncio.sleep(AGAIN_S)
+
+
 async def past(
     broker: NatsBroker,
     stream: str,

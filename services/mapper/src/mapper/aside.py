@@ -31,6 +31,7 @@ from mapper.draft import Draft
 from mapper.mapping import Mapping
 from mapper.metrics import Metrics
 from mapper.planning import Comparison, plan, write_expected
+from mapper.rebuild import TRACKED, TRACKS
 from mapper.selecting import SelectionError, selected
 from mapper.shelf import Shelf
 from mapper.step import Policy
@@ -180,17 +181,15 @@ class Aside:
         connection = await self._client()
         to = {name: await last_sequence(connection, name) for name in (BREVO.name, RECEIPTS.name)}
         after = {name: int(self._draft.noted(name) or 0) for name in to}
-        tracks = ("brevo.*.event.track", f"{command.PAST}*.event.track")
         async for messages in past(
-            self._broker, BREVO.name, after=after[BREVO.name], to=to[BREVO.name], subjects=tracks
+            self._broker, BREVO.name, after=after[BREVO.name], to=to[BREVO.name], subjects=TRACKS
         ):
             commands = [command.from_body(message.data) for message in messages]
             with self._draft:
                 self._draft.said((one for one in commands if isinstance(one, EventTrack)), before=before)
                 self._draft.note(**{BREVO.name: messages[-1].metadata.sequence.stream})
-        ends = ("receipt.*.event.track",)
         async for messages in past(
-            self._broker, RECEIPTS.name, after=after[RECEIPTS.name], to=to[RECEIPTS.name], subjects=ends
+            self._broker, RECEIPTS.name, after=after[RECEIPTS.name], to=to[RECEIPTS.name], subjects=TRACKED
         ):
             with self._draft:
                 for message in messages:

@@ -210,6 +210,11 @@ class Book:
             self._interaction.decode(body) for (body,) in self._sql.execute("SELECT body FROM interaction")
         )
 
+    def waiting(self) -> Iterator[Interaction]:
+        """Those in which an event waits to be told."""
+        rows = self._sql.execute("SELECT body FROM interaction WHERE due_ms > 0")
+        return (self._interaction.decode(body) for (body,) in rows)
+
     def size(self) -> Size:
         """Counted row by row, in an index: with millions of them not for the event loop."""
         sql = """SELECT (SELECT COUNT(*) FROM interaction), (SELECT COUNT(*) FROM customer),

@@ -11,7 +11,7 @@ import msgspec
 
 from mapper.book import Book
 from mapper.fold import Page
-from mapper.interaction import Interaction
+from mapper.recognise import said_otherwise, settle_waiting
 from shared import command
 from shared.command import ContactRelink, EventTrack
 from shared.message import Message
@@ -52,6 +52,7 @@ class Draft(Book):
             self._sql.execute(f"CREATE TABLE IF NOT EXISTS {name} {columns} WITHOUT ROWID")
         self._sql.execute("CREATE INDEX IF NOT EXISTS event_of ON event (ext_id)")
         self._sql.execute("CREATE INDEX IF NOT EXISTS moved_to ON moved (now)")
+        self._sql.execute("CREATE INDEX IF NOT EXISTS link_to ON link (key)")
 
     # -- as a book ----------------------------------------------------------------------------------------------
 
@@ -61,11 +62,9 @@ class Draft(Book):
         touched = {*page.touched, *page.gone}
         self._sql.executemany("INSERT OR IGNORE INTO touched VALUES (?)", ((id_,) for id_ in touched))
         for was, now in page.gone.items():
-            rows = self._sql.execute("SELECT id, message FROM event WHERE ext_id = ?", (was,)).fetchall()
-            for _, message in rows:
-                one = command.from_body(msgspec.msgpack.decode(message, type=Message).body)
-                assert isinstance(one, EventTrack)  # noqa: S101 - nothing else stands there
-                self._keep(msgspec.structs.replace(one, ext_id=now), _traceparent(message))
+            rows = self._sql.execute("SELECT message FROM event WHERE ext_id = ?", (was,)).fetchall()
+            for (message,) in rows:
+                self._keep(msgspec.structs.replace(_track(message), ext_id=now), _traceparent(message))
 
     def put_out(self, messages: Iterable[Message], *, first: bool = False) -> None:  # noqa: ARG002 - nothing goes out
         """Keep the events; nothing is published before the draft is the book in force."""
@@ -116,6 +115,13 @@ class Draft(Book):
             "INSERT INTO said VALUES (?, ?, 1, '', '', '') ON CONFLICT (id) DO UPDATE SET has = excluded.has",
             ((id_, has) for id_ in ids),
         )
+
+    def recognise(self, since: str = "") -> None:
+        """What was said under another id is that event, and has that id: of what happened since (RFC 3339)."""
+        for id_, said in said_otherwise(self._sql, since):
+            ((message,),) = self._sql.execute("SELECT message FROM event WHERE id = ?", (id_,))
+            self._sql.execute("DELETE FROM event WHERE id = ?", (id_,))
+            self._keep(msgspec.structs.replace(_track(message), id=said), _traceparent(message))
 
     # -- whom to tell again -------------------------------------------------------------------------------------
 
@@ -168,11 +174,6 @@ class Draft(Book):
         """Nothing is compared any more."""
         for name in ("line", "moved", "before"):
             self._sql.execute(f"DELETE FROM {name}")  # noqa: S608 - ours
-
-    def waiting(self) -> Iterator[Interaction]:
-        """Those in which an event waits to be told."""
-        rows = self._sql.execute("SELECT body FROM interaction WHERE due_ms > 0")
-        return (self._interaction.decode(body) for (body,) in rows)
 
     def move(self, was: str, now: str) -> None:
         """A contact's name becomes another; its line follows."""
@@ -250,8 +251,11 @@ class Draft(Book):
     def bring_lines_on(self, since: str) -> int:
         """Everything the lines say into the backlog: new names, then contacts, then events.  Returns how many.
 
-        Whatever stood there was never published, for the draft was not in force.
+        Whatever stood there was never published, for the draft was not in force.  What waits though it was said never
+        goes out.
         """
+        self.recognise(since)
+        settle_waiting(self)
         return self.backlog.fill(
             "SELECT now, message FROM moved WHERE message IS NOT NULL ORDER BY now, was",
             "SELECT ext_id, message FROM line WHERE message IS NOT NULL ORDER BY ext_id",
@@ -268,6 +272,12 @@ class Draft(Book):
             if self._sql.execute(sql, (CLEAR_MAX,)).rowcount:
                 return True
         return False
+
+
+def _track(message: bytes) -> EventTrack:
+    one = command.from_body(msgspec.msgpack.decode(message, type=Message).body)
+    assert isinstance(one, EventTrack)  # noqa: S101 - nothing else stands there
+    return one
 
 
 def _traceparent(message: bytes) -> str:

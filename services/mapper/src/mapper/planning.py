@@ -51,6 +51,7 @@ class Comparison:
     def all(self) -> Iterator[None]:
         """Compare every customer, a page from one step to the next."""
         with self._draft:
+            self._draft.recognise()
             self._draft.forget_lines()
             self._draft.all_compared()
         for page in _pages(self._live):
@@ -233,7 +234,7 @@ def write_expected(draft: Draft, asked: Asked, config: Config, path: Path) -> No
 
 def _waiting(draft: Draft) -> set[str]:
     """Ids of events that wait in the draft, to be told by the mapper that has it."""
-    return {id_ for one in draft.waiting() for id_ in waiting_ids(one)}
+    return {id_ for one in draft.waiting() for ids in waiting_ids(one).values() for id_ in ids}
 
 
 def _pages(book: Book) -> Iterator[Page]:

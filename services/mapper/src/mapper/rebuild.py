@@ -3,21 +3,27 @@
 The log has all of it.  The order, and why a crash repeats and never loses:
   1. fold what was acked, a batch and the sequence it ends with in one transaction; events go to the outbox, which
      waits; contacts are not said, because most would be said many times over;
-  2. say every contact that is not as Brevo was told, ahead of the events, a few hundred in one transaction;
-  3. publish the outbox; from here on all is as usual.
+  2. events that were said under another id get that (recognise.py);
+  3. say every contact that is not as Brevo was told, ahead of the events, a few hundred in one transaction;
+  4. publish the outbox; from here on all is as usual.
 After a crash it goes on where it was.  Events that Brevo has are said again to the sink, whose ledger keeps them;
 only so is it certain that what waited in the book, when it was lost, is said at all.
 """
 
 import time
+from contextlib import closing
 
 import structlog
 from faststream.nats import NatsBroker
 
 from mapper.mapping import Mapping
-from shared.past import acked, past
-from shared.topology import MAPPER
+from mapper.recognise import Said
+from shared import command, receipt
+from shared.past import acked, ends, past
+from shared.topology import BREVO, MAPPER, RECEIPTS
 
+TRACKS = ("brevo.*.event.track", f"{command.PAST}*.event.track")
+TRACKED = ("receipt.*.event.track",)
 TELL_S = 2.0  # between two lines of progress in the log
 
 log = structlog.get_logger()
@@ -33,6 +39,8 @@ async def rebuild(broker: NatsBroker, mapping: Mapping) -> None:
         with mapping.unhurried():
             await _refold(broker, mapping, to)
             folded = time.monotonic()
+            if mapping.book.retelling:  # also where somebody was killed since
+                await _recognise(broker, mapping)
             await mapping.retell()
         if first < to:
             log.warning(
@@ -42,6 +50,20 @@ async def rebuild(broker: NatsBroker, mapping: Mapping) -> None:
                 seconds=round(time.monotonic() - began, 1),
             )
         mapping.stuck = ""
+
+
+async def _recognise(broker: NatsBroker, mapping: Mapping) -> None:
+    """By the commands, and by what the sink said of those that have left their stream."""
+    mapping.stuck = "looking what Brevo was told"
+    with closing(Said(mapping.book)) as said:
+        to = await ends(broker, BREVO.name)
+        async for messages in past(broker, BREVO.name, after=0, to=to, subjects=TRACKS):
+            said.note(command.from_body(message.data).id for message in messages)
+        to = await ends(broker, RECEIPTS.name)
+        async for messages in past(broker, RECEIPTS.name, after=0, to=to, subjects=TRACKED):
+            receipts = [receipt.from_body(message.data) for message in messages]
+            said.note(id_ for one in receipts if one.outcome != "no_identity" for id_ in one.ids)
+        said.recognise()
 
 
 async def _refold(broker: NatsBroker, mapping: Mapping, to: int) -> None:

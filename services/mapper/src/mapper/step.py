@@ -106,7 +106,7 @@ def release(interaction: Interaction, customer: str, policy: Policy, *, now_ms: 
             if not customer or not (interaction.channel or interaction.only_a_survey):
                 if now_ms < event.heard_ms + KEEP_MS:
                     continue
-                out.nobody.append(_command_id(interaction, key, event))
+                out.nobody.append(_command_id(interaction.sid, key, event))
             elif interaction.channel in policy.config.flex.channels or interaction.only_a_survey:
                 if not _complete(interaction, event) and now_ms < event.heard_ms + HOLD_MS:
                     continue
@@ -142,14 +142,17 @@ def _complete(interaction: Interaction, event: Waiting) -> bool:
             return not event.thin
 
 
-def waiting_ids(interaction: Interaction) -> list[str]:
-    """Ids of the commands that may come of what waits."""
-    return [_command_id(interaction, key, event) for key, event in interaction.waiting.items()]
+def waiting_ids(interaction: Interaction) -> dict[str, set[str]]:
+    """What waits → ids of the command that may come of it, or came of it already (recognise.py)."""
+    return {
+        key: {_command_id(sid, key, event) for sid in (interaction.sid, *interaction.links)}
+        for key, event in interaction.waiting.items()
+    }
 
 
-def _command_id(interaction: Interaction, key: str, event: Waiting) -> str:
-    """The domain event's identity, then the rule's left-hand name."""
-    identity = f"{interaction.sid}/{key}" if event.type in (ENDED, SURVEY) else key
+def _command_id(sid: str, key: str, event: Waiting) -> str:
+    """The domain event's identity, then the rule's left-hand name; `sid` is the interaction's."""
+    identity = f"{sid}/{key}" if event.type in (ENDED, SURVEY) else key
     return f"{identity}/{event.type}"
 
 
@@ -167,7 +170,7 @@ def _track(interaction: Interaction, customer: str, key: str, event: Waiting, ru
         if value is not None:
             properties[name] = value
     return EventTrack(
-        id=_command_id(interaction, key, event),
+        id=_command_id(interaction.sid, key, event),
         ext_id=customer,
         name=rule.name,
         time=rfc3339(time_ms),
