@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
@@ -13,7 +14,7 @@ from nats.aio.client import Client
 from nats.protocol.parser import AUTHORIZATION_VIOLATION, PERMISSIONS_ERR
 
 from shared.bus import DENIED
-from shared.login import Login, login_as
+from shared.login import CERTIFICATES, Login, login_as
 
 TRIES = 5  # 0.2 s apart; whoever asks is a person, and can ask again
 
@@ -65,10 +66,10 @@ async def connected(url: str, login: Login | None = None) -> AsyncIterator[Clien
     Raises nats' errors, DeniedError among them, SettingsError and OSError.
     """
     login = login or login_as("tajo", url, os.environ)
-    errors: list[str] = []
+    last: list[Exception] = []
 
     async def on_error(error: Exception) -> None:
-        errors[:] = [str(error)]  # the last; nats-py's own would print a traceback for each try
+        last[:] = [error]  # nats-py's own would print a traceback for each try
 
     try:
         connection = await nats.connect(
@@ -84,9 +85,11 @@ async def connected(url: str, login: Login | None = None) -> AsyncIterator[Clien
         finally:
             await connection.close()
     except nats.errors.Error as error:
-        last = "".join(errors).lower()
-        if AUTHORIZATION_VIOLATION in last:
+        why = "".join(map(str, last))
+        if any(isinstance(one, ssl.SSLError) for one in last):
+            raise DeniedError(f"no TLS with the broker: {why}", CERTIFICATES) from error
+        if AUTHORIZATION_VIOLATION in why.lower():
             raise DeniedError("the broker refuses us", login.remedy) from error
-        if PERMISSIONS_ERR in last:
-            raise DeniedError(last.removeprefix("nats: "), DENIED) from error
+        if PERMISSIONS_ERR in why:
+            raise DeniedError(why.removeprefix("nats: "), DENIED) from error
         raise

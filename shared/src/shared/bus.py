@@ -7,6 +7,7 @@ Why not a publish and a handler per message: on two cores, with each ack fsynced
 import asyncio
 import itertools
 import secrets
+import ssl
 import time
 import traceback
 import types
@@ -29,7 +30,7 @@ from nats.aio.msg import Msg
 from nats.protocol.parser import AUTHORIZATION_VIOLATION, PERMISSIONS_ERR
 
 from shared import dead, headers
-from shared.login import NOBODY, Login
+from shared.login import CERTIFICATES, NOBODY, Login
 from shared.message import Message
 from shared.topology import Consumer
 
@@ -91,6 +92,8 @@ def error_log(login: Login) -> Callable[[Exception], Awaitable[None]]:
             log.error("nats_denied", reason=reason, remedy=DENIED)
         elif AUTHORIZATION_VIOLATION in reason.lower():
             log.error("nats_refused", reason=reason, remedy=login.remedy)
+        elif isinstance(error, ssl.SSLError):
+            log.error("nats_refused", reason=reason, remedy=CERTIFICATES)
         else:
             log.warning("nats_error", error=about, reason=reason)
 

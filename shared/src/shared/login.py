@@ -1,17 +1,25 @@
 """How a process opens the broker: as which user, and whether over TLS.  What the user may stands in permissions.py."""
 
+import asyncio
 import secrets
 import ssl
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
 from msgspec import Struct
+from nats.aio.transport import TcpTransport
 
 from shared.permissions import USERS, User
 from shared.settings import SettingsError, env, load, text
+
+CLOSE_S = 1.0  # for a socket to be closed; one of this machine takes none
+CERTIFICATES = (
+    "TAJO_NATS_CA must hold who signed the broker's certificate, which must name the host of TAJO_NATS_URL"
+)
 
 
 @dataclass(frozen=True)
@@ -85,7 +93,20 @@ def login_as(name: str, url: str, environ: Mapping[str, str]) -> Login:
         raise SettingsError(
             f"TAJO_NATS_CA, TAJO_NATS_CERTIFICATE or TAJO_NATS_KEY is no PEM of ours ({type(error).__name__})"
         ) from error
+    TcpTransport.wait_closed = _wait_closed  # type: ignore[method-assign]  # nats-py makes its transports by itself
     return Login(user, password or "", context)
+
+
+async def _wait_closed(transport: TcpTransport) -> None:
+    """As nats-py's own, which waits for ever after a handshake that failed, and so would never try again.
+
+    `connect_tls` hands the socket to another protocol first, so that the writer never hears that it is closed:
+    https://github.com/nats-io/nats.py/blob/main/nats/src/nats/aio/transport.py
+    """
+    if transport._io_writer is not None:  # noqa: SLF001 - what nats-py's own awaits
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CLOSE_S):
+                await transport._io_writer.wait_closed()  # noqa: SLF001
 
 
 def new_password() -> str:
