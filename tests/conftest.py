@@ -22,7 +22,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from shared import bus, command, trace
 from shared.bootstrap import bootstrap
 from shared.command import Command
+from shared.login import new_password
 from shared.message import Message
+from shared.permissions import USERS
 from shared.topology import Consumer
 from tajo import nats_server as embedded
 
@@ -37,23 +39,34 @@ settings.register_profile("tajo", deadline=None)
 settings.load_profile("tajo")
 
 
+TESTER = "tester:tester@"
+"""Before the address: a user who may do everything, where the broker has users."""
+
+
+def users_too(path: Path) -> Path:
+    """deploy/nats/users.conf with the tester, written there."""
+    text = (ROOT / "deploy/nats/users.conf").read_text()
+    text = text.replace("include ./nats.conf", (ROOT / "deploy/nats/nats.conf").read_text())
+    path.write_text(text.replace("users: [", "users: [\n    { user: tester, password: tester }", 1))
+    return path
+
+
 class NatsServer:
     """A nats-server process with our configuration; stop, kill and start it as a test needs."""
 
-    def __init__(self, store: Path, port: int) -> None:
+    def __init__(self, store: Path, port: int, *, users: bool = False) -> None:
         self.port = port
-        self.url = f"nats://127.0.0.1:{port}"
+        self.url = f"nats://{TESTER if users else ''}127.0.0.1:{port}"
+        self.log = store.with_suffix(".log")
         self._store = store
+        self._config = users_too(store.with_suffix(".conf")) if users else ROOT / "deploy/nats/nats.conf"
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and return when it answers."""
-        self._process = subprocess.Popen(
-            embedded.command(
-                config=ROOT / "deploy/nats/nats.conf", store=self._store, host="127.0.0.1", port=self.port
-            ),
-            stderr=subprocess.DEVNULL,
-        )
+        command = embedded.command(config=self._config, store=self._store, host="127.0.0.1", port=self.port)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command, stderr=log)
         deadline = time.monotonic() + 10
         while not embedded.answers("127.0.0.1", self.port):
             if time.monotonic() > deadline or self._process.poll() is not None:
@@ -67,6 +80,10 @@ class NatsServer:
     def kill(self) -> None:
         """SIGKILL, and wait."""
         self._end(subprocess.Popen.kill)
+
+    def denied(self) -> list[str]:
+        """What somebody was not allowed, as the broker's log has it."""
+        return [line for line in self.log.read_text().splitlines() if "Violation" in line]
 
     async def say(self, *said: Command | Message) -> None:
         """Publish commands, or whole messages, as a service does."""
@@ -210,21 +227,24 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture
-def everything(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+def everything(tmp_path: Path, nats_users: bool) -> Iterator[Callable[..., Service]]:
     """`everything(TAJO_BREVO_URL=…)`: `tajo up` on free ports, its URL that of ingest."""
     made: list[Service] = []
 
     def make(**environment: str) -> Service:
         ports = {name: free_port() for name in ("INGEST", "MAPPER", "BREVO_SINK", "POLLER")}
+        config = [] if not nats_users else ["--nats-config", str(users_too(tmp_path / "up.conf"))]
         defaults = {
             **{f"TAJO_{name}_PORT": str(port) for name, port in ports.items()},
-            "TAJO_NATS_URL": f"nats://127.0.0.1:{free_port()}",
+            "TAJO_NATS_URL": f"nats://{TESTER if nats_users else ''}127.0.0.1:{free_port()}",
             "TAJO_DATA_DIR": str(tmp_path / "data"),
             "TAJO_CONFIG": str(ROOT / "config/tajo.yaml"),
             **NO_TWILIO,
         }
         made.append(
-            Service(["tajo", "up"], {**defaults, **environment}, ports["INGEST"], tmp_path / "up.log")
+            Service(
+                ["tajo", "up", *config], {**defaults, **environment}, ports["INGEST"], tmp_path / "up.log"
+            )
         )
         made[-1].others = [f"http://127.0.0.1:{port}" for name, port in ports.items() if name != "INGEST"]
         return made[-1]
@@ -233,6 +253,8 @@ def everything(tmp_path: Path) -> Iterator[Callable[..., Service]]:
     for one in made:
         if one.process is not None and one.process.poll() is None:
             one.end()
+        if nats_users and one.process is not None:
+            assert "Violation" not in one.ended().decode()
 
 
 @pytest.fixture
@@ -259,18 +281,31 @@ def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
 
 
 @pytest.fixture
-def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
+def nats_users(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether brokers have users: with `--nats-users`, or where a test says @pytest.mark.nats_users; each process is then its own."""
+    wanted = request.config.getoption("--nats-users") or "nats_users" in request.keywords
+    for user in USERS.values() if wanted else ():
+        monkeypatch.setenv(user.password, new_password())
+    return bool(wanted)
+
+
+@pytest.fixture
+def nats_server(tmp_path: Path, nats_users: bool) -> Iterator[NatsServer]:
     """A broker with our streams and consumers."""
-    server = NatsServer(tmp_path / "nats", free_port())
+    server = NatsServer(tmp_path / "nats", free_port(), users=nats_users)
     server.start()
     asyncio.run(bootstrap(server.url))
     yield server
     server.stop()
+    assert not server.denied()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """`--rewrite-stories` for golden stories, `--rewrite-cli` for docs/cli.md; the others make the fault tests as long as `make fault` has them."""
     parser.addoption("--rewrite-stories", action="store_true", help="write each story's then.json anew")
+    parser.addoption(
+        "--nats-users", action="store_true", help="give every broker users, and each service its own"
+    )
     parser.addoption("--rewrite-cli", action="store_true", help="write what docs/cli.md says is printed anew")
     parser.addoption("--storm-webhooks", type=int, default=3000, help="sent while everything is killed")
     parser.addoption("--storm-kills", type=int, default=8, help="SIGKILLs over three services and the broker")

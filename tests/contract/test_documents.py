@@ -11,7 +11,9 @@ import ingest.settings
 import mapper.settings
 import poller.settings
 import sandbox.settings
+from shared.bootstrap import Replicas
 from shared.credentials import NAMES, Place
+from shared.login import Tls
 from shared.otel import Otel
 from shared.settings import variable_of
 from shared.topology import BUCKETS, CONSUMERS, OBJECT_STORES, STREAMS
@@ -29,6 +31,8 @@ SETTINGS = (
     sandbox.settings.Serve,
     Place,
     Broker,
+    Replicas,
+    Tls,
     Otel,
 )
 

@@ -65,6 +65,7 @@ VARIES = (
     (r"127\.0\.0\.1:\d+", "<address>"),
     (r"\b[0-9a-f]{32}\b", "<trace>"),
     (r"\b(TWILIO|BREVO|RECEIPTS):\d+", r"\1:<sequence>"),
+    (r"\bp[0-9a-f]{48}\b", "<password>"),
     (r'"ms": \d+', '"ms": <number>'),
     (r"[\d.,]+ (ms|s|min|h)\b", "<duration>"),
     (r"[\d.,]+/s\b", "<rate>"),

@@ -23,6 +23,7 @@ from brevo_sink.bulk import ROWS_MAX
 from shared.bootstrap import bootstrap, consumer_config
 from shared.bus import NotPublishedError, publish
 from shared.command import Command, to_message
+from shared.login import NOBODY
 from shared.topology import BREVO, BREVO_SINK, BREVO_SINK_PAST
 from shared.trace import follow
 from tajo import nats_server
@@ -140,7 +141,7 @@ async def running(
     command = nats_server.command(config=nats_config, store=folder / "nats", host=HOST, port=port)
     broker = Child("nats", command, log=folder / "nats.log", keep_open=(lock,))
     told = {
-        **environment,
+        **{name: value for name, value in environment.items() if not name.startswith("TAJO_NATS_")},
         "TAJO_NATS_URL": url,
         "TAJO_DATA_DIR": str(folder),
         "TAJO_BREVO_SINK_HOST": HOST,
@@ -154,7 +155,7 @@ async def running(
     try:
         await _answers(port, folder)
         await bootstrap(url)
-        async with connected(url) as connection:
+        async with connected(url, NOBODY) as connection:
             connection.options["max_reconnect_attempts"] = AWAY_TRIES
             # Else an import would have no more rows than a sink beside live traffic takes in hand.
             wide = replace(BREVO_SINK_PAST, max_ack_pending=ROWS_MAX)

@@ -1,13 +1,20 @@
 """A connection to the broker for one command: tried for some seconds, closed in the end."""
 
 import asyncio
+import os
 import signal
+import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 import nats
+import nats.errors
 from nats.aio.client import Client
+from nats.protocol.parser import AUTHORIZATION_VIOLATION, PERMISSIONS_ERR
+
+from shared.bus import DENIED
+from shared.login import CERTIFICATES, Login, login_as
 
 TRIES = 5  # 0.2 s apart; whoever asks is a person, and can ask again
 
@@ -44,21 +51,45 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         raise KeyboardInterrupt from error
 
 
+class DeniedError(nats.errors.Error):
+    """The broker is there and does not let us: why, and what to do."""
+
+    def __init__(self, what: str, remedy: str) -> None:
+        super().__init__(what)
+        self.remedy = remedy
+
+
 @asynccontextmanager
-async def connected(url: str) -> AsyncIterator[Client]:
-    """A connection.  Raises nats' errors and OSError."""
-    connection = await nats.connect(
-        url,
-        connect_timeout=5,
-        max_reconnect_attempts=TRIES,
-        reconnect_time_wait=0.2,  # seconds
-        error_cb=_said_at_the_end,
-    )
+async def connected(url: str, login: Login | None = None) -> AsyncIterator[Client]:
+    """A connection as the user `tajo`, unless `login` says another; without it, as the environment says.
+
+    Raises nats' errors, DeniedError among them, SettingsError and OSError.
+    """
+    login = login or login_as("tajo", url, os.environ)
+    last: list[Exception] = []
+
+    async def on_error(error: Exception) -> None:
+        last[:] = [error]  # nats-py's own would print a traceback for each try
+
     try:
-        yield connection
-    finally:
-        await connection.close()
-
-
-async def _said_at_the_end(_error: Exception) -> None:
-    """nats-py's own would print a traceback for each try."""
+        connection = await nats.connect(
+            login.servers(url),
+            **login.options(),
+            connect_timeout=5,
+            max_reconnect_attempts=TRIES,
+            reconnect_time_wait=0.2,  # seconds
+            error_cb=on_error,
+        )
+        try:
+            yield connection
+        finally:
+            await connection.close()
+    except nats.errors.Error as error:
+        why = "".join(map(str, last))
+        if any(isinstance(one, ssl.SSLError) for one in last):
+            raise DeniedError(f"no TLS with the broker: {why}", CERTIFICATES) from error
+        if AUTHORIZATION_VIOLATION in why.lower():
+            raise DeniedError("the broker refuses us", login.remedy) from error
+        if PERMISSIONS_ERR in why:
+            raise DeniedError(why.removeprefix("nats: "), DENIED) from error
+        raise

@@ -19,11 +19,12 @@ from poller import endpoints
 from poller.endpoints import Endpoint
 from poller.twilio import Twilio, TwilioError
 from shared.bootstrap import consumer_config, stream_config
+from shared.login import Login, login_as
 from shared.settings import NatsUrl, SettingsError, env, load
 from shared.topology import CONSUMERS, STREAMS, TWILIO
 from shared.verdict import Pause
 from tajo import findings
-from tajo.broker import connected
+from tajo.broker import DeniedError, connected
 from tajo.findings import Failed, Fetched, Finding
 from tajo.installation import Installation, calling_brevo, calling_twilio
 from tajo.up import SERVICES
@@ -55,7 +56,8 @@ async def look_at(installation: Installation) -> AsyncIterator[Finding]:
         yield finding
     async for finding in _brevo(installation):
         yield finding
-    async for finding in _broker(load(Broker, installation.environ)):
+    broker = load(Broker, installation.environ)
+    async for finding in _broker(broker, login_as("tajo", broker.nats_url, installation.environ)):
         yield finding
     for name in SERVICES:
         yield await _service(name, installation.environ)
@@ -161,13 +163,18 @@ async def _brevo(installation: Installation) -> AsyncIterator[Finding]:
 # -- ours ---------------------------------------------------------------------------------------------------
 
 
-async def _broker(broker: Broker) -> AsyncIterator[Finding]:
+async def _broker(broker: Broker, login: Login) -> AsyncIterator[Finding]:
     stack = AsyncExitStack()
     try:
-        connection = await stack.enter_async_context(connected(broker.nats_url))
+        connection = await stack.enter_async_context(connected(broker.nats_url, login))
     except (nats.errors.Error, OSError) as error:
-        why = f"no broker answers ({type(error).__name__})"
-        yield findings.failed(findings.NATS, why, "is it running, and is TAJO_NATS_URL right?")
+        why, remedy = (
+            f"no broker answers ({type(error).__name__})",
+            "is it running, and is TAJO_NATS_URL right?",
+        )
+        if isinstance(error, DeniedError):
+            why, remedy = str(error), error.remedy
+        yield findings.failed(findings.NATS, why, remedy)
         for name in (findings.STREAMS, findings.WEBHOOKS):
             yield findings.skipped(name, "there is no broker")
         return

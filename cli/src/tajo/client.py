@@ -18,6 +18,7 @@ import httpx
 
 from shared.backfill import Backfill
 from shared.event import rfc3339
+from shared.login import Login, login_as
 from shared.settings import SettingsError, secure_url
 from tajo import deployment
 from tajo import sync as reads
@@ -59,6 +60,11 @@ class TajoClient:
         self.nats_url = nats_url or self._environ.get("TAJO_NATS_URL") or NATS_URL
         self._http: httpx.AsyncClient | None = None
         self.connectors = Connectors(self)
+
+    @property
+    def login(self) -> Login:
+        """What opens the broker.  Raises SettingsError."""
+        return login_as("tajo", self.nats_url, self._environ)
 
     async def __aenter__(self) -> Self:
         self._http = _http()
@@ -171,12 +177,12 @@ class Connectors:
         """
         known(name)
         asked = reads.asks(type_=type, resources=resources, since=since, channels=channels)
-        return await reads.sync(self._client.nats_url, asked, on_look)
+        return await reads.sync(self._client.nats_url, asked, on_look, login=self._client.login)
 
     async def status(self, name: str) -> Status:
         """As `tajo connectors status`.  Raises nats' errors and OSError where the broker cannot be reached."""
         known(name)
-        return await deployment.status(self._client.nats_url)
+        return await deployment.status(self._client.nats_url, self._client.login)
 
     async def handle_event(self, name: str, *, type: str, payload: Mapping[str, Any]) -> None:  # noqa: A002 - CloudEvents' word
         """Tell of something that happened; returns once it is on disk.  Told again it is the same event.

@@ -10,6 +10,7 @@ from msgspec import Struct
 from nats.aio.client import Client
 
 from shared.heartbeat import Heartbeat, from_value
+from shared.login import Login
 from shared.topology import CONSUMERS, CURSORS, STATUS, STREAMS
 from tajo.broker import connected
 from tajo.status import Beat, Lag, Seen, Status, Stored, judge
@@ -33,9 +34,9 @@ class _StreamInfo(Struct):
     state: _State | None = None
 
 
-async def status(nats_url: str) -> Status:
-    """How the deployment on this broker does.  Raises nats' errors and OSError where the broker cannot be reached."""
-    async with connected(nats_url) as connection:
+async def status(nats_url: str, login: Login | None = None) -> Status:
+    """How the deployment on this broker does.  Raises as `connected`."""
+    async with connected(nats_url, login) as connection:
         return judge(await look(connection), tuple(SERVICES))
 
 

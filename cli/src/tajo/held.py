@@ -1,9 +1,11 @@
 """Brevo itself, held against what a plan says that it shall hold."""
 
+import os
 from collections.abc import Callable, Sequence
 
 from shared import bus, receipt
 from shared.event import epoch_ms, rfc3339
+from shared.login import login_as
 from shared.past import past
 from shared.replay import Plan
 from shared.topology import RECEIPTS
@@ -58,7 +60,7 @@ def _events(expected: bytes, until_ms: int) -> tuple[Sequence[str], int]:
 async def _hops(url: str, on_look: OnLook) -> dict[str, str]:
     async with connected(url) as connection:
         last = (await connection.jetstream(timeout=5).stream_info(RECEIPTS.name)).state.last_seq
-    broker = bus.connect(url, service="tajo")
+    broker = bus.connect(url, service="tajo", login=login_as("tajo", url, os.environ))
     await broker.connect()
     hops: dict[str, str] = {}
     try:

@@ -13,6 +13,7 @@ Each step is on disk before the next begins.  A rebuild that is done is only rea
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -31,6 +32,7 @@ from shared import bus
 from shared.command import Command
 from shared.config import Config
 from shared.event import rfc3339
+from shared.login import login_as
 from shared.past import last_sequence
 from shared.topology import DEAD, TWILIO
 from tajo import apart, readback
@@ -181,7 +183,8 @@ class _Rebuild:
                 f"the log ends at {last:,}, and {state.sequence:,} was seen when the rebuild was begun",
                 "is TAJO_NATS_URL that of the same deployment?",
             )
-        broker = bus.connect(self._wanted.source, service="tajo")
+        login = login_as("tajo", self._wanted.source, os.environ)
+        broker = bus.connect(self._wanted.source, service="tajo", login=login)
         try:
             await broker.connect()
             await refold(

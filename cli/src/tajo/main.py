@@ -3,6 +3,7 @@
 import asyncio
 import importlib
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -13,10 +14,13 @@ from rich.table import Column, Table
 
 from ingest.main import judge_of
 from ingest.settings import Settings as IngestSettings
+from shared.bootstrap import Replicas
 from shared.bootstrap import bootstrap as make_streams
 from shared.config import Config, ConfigError, load
 from shared.credentials import environment
 from shared.log import set_up
+from shared.login import login_as, new_password
+from shared.permissions import USERS, server_configuration
 from shared.settings import load as load_settings
 from shared.topology import BUCKETS, CONSUMERS, OBJECT_STORES, STREAMS
 from tajo import connectors, customer, dlq, log, preview, replaying, stories
@@ -99,7 +103,8 @@ def run(service: Annotated[str, typer.Argument(help=", ".join(SERVICES))]) -> No
 def bootstrap(nats_url: NatsUrl = NATS_URL, *, as_json: AsJson = False) -> None:
     """Create or update the streams, consumers and buckets.  Repeating it changes nothing."""
     with reaching(nats_url, as_json=as_json):
-        until_done(make_streams(nats_url))
+        login, told = login_as("tajo", nats_url, os.environ), load_settings(Replicas, os.environ)
+        until_done(make_streams(nats_url, login=login, replicas=told.replicas))
     made = {
         "streams": [one.name for one in STREAMS],
         "consumers": [one.durable for one in CONSUMERS],
@@ -111,6 +116,27 @@ def bootstrap(nats_url: NatsUrl = NATS_URL, *, as_json: AsJson = False) -> None:
         return
     for kind, names in made.items():
         out.print(f"{kind}: {', '.join(names)}", highlight=False)
+
+
+@app.command("nats-config")
+def nats_config(
+    *,
+    passwords: Annotated[
+        bool,
+        typer.Option("--passwords", help="Print new passwords instead, as lines of an environment file."),
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Print the broker's users and what each may: deploy/nats/users.conf."""
+    if passwords:
+        made = {one.password: new_password() for one in USERS.values()}
+        text = "".join(f"{name}={value}\n" for name, value in made.items())
+    else:
+        made, text = {"users.conf": server_configuration()}, server_configuration()
+    if as_json:
+        show(made)
+    else:
+        sys.stdout.write(text)
 
 
 @customers.command("show")

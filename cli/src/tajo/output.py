@@ -20,6 +20,7 @@ from rich.console import Console
 from shared.bus import NotPublishedError
 from shared.config import ConfigError
 from shared.settings import SettingsError
+from tajo.broker import DeniedError
 
 FAILED = 1
 UNAVAILABLE = os.EX_UNAVAILABLE  # 69
@@ -58,9 +59,13 @@ def failure(what: str, remedy: str = "", *, code: int, as_json: bool) -> typer.E
 
 @contextmanager
 def reaching(nats_url: str, *, as_json: bool) -> Iterator[None]:
-    """A broker that does not answer, or not as ours would, ends the command with 69."""
+    """A broker that does not answer, or not as ours would, ends the command with 69; settings for it, with 78."""
     try:
         yield
+    except SettingsError as error:
+        raise failure(str(error), code=UNUSABLE, as_json=as_json) from error
+    except DeniedError as error:
+        raise failure(str(error), error.remedy, code=UNAVAILABLE, as_json=as_json) from error
     except (NotPublishedError, nats.errors.Error, OSError) as error:
         where = urlsplit(nats_url).hostname or "that address"  # never what stands before the @
         raise failure(

@@ -16,6 +16,7 @@ from shared import backfill
 from shared.backfill import RESOURCES, Asked, Backfill
 from shared.config import Channel, Resource
 from shared.event import epoch_ms, rfc3339
+from shared.login import Login
 from shared.topology import BACKFILLS
 from tajo.broker import connected
 
@@ -86,14 +87,18 @@ class BusyError(Exception):
 
 
 async def sync(
-    url: str, asked: Sequence[Asked], on_look: Callable[[list[Backfill]], None] = lambda _: None
+    url: str,
+    asked: Sequence[Asked],
+    on_look: Callable[[list[Backfill]], None] = lambda _: None,
+    *,
+    login: Login | None = None,
 ) -> list[Backfill]:
     """Have these read, and return how each ended.  Cancelled, it stops them; the same again goes on from there.
 
     Raises BusyError where something else is being read of one, nats' errors and OSError.  A broker that goes away
     meanwhile is waited for, AWAY_TRIES tries long.
     """
-    async with connected(url) as connection:
+    async with connected(url, login) as connection:
         # To begin with there were few: is it there at all?
         connection.options["max_reconnect_attempts"] = AWAY_TRIES
         bucket = await connection.jetstream(timeout=2).key_value(BACKFILLS.name)

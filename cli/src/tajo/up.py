@@ -3,6 +3,7 @@
 import asyncio
 import http.client
 import os
+import re
 import signal
 import sys
 import urllib.request
@@ -11,12 +12,15 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from shared.bootstrap import bootstrap
+from shared.bootstrap import Replicas, bootstrap
+from shared.login import login_as
+from shared.settings import SettingsError, load
 from tajo import nats_server
 from tajo.supervise import Child, keep, stop
 
 SERVICES = {"ingest": 8080, "mapper": 8081, "brevo-sink": 8082, "poller": 8083}  # each with its port
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_PASSWORD = re.compile(r"password: \$(\w+)")  # as shared/permissions.py writes them
 BROKER_S = 10.0  # nats-server answers within 0.1 s; recovery of a large store takes longer
 
 
@@ -33,6 +37,10 @@ async def up(*, config: Path, say: Callable[[str], None]) -> None:
     url = os.environ.get("TAJO_NATS_URL") or "nats://127.0.0.1:4222"
     for name in SERVICES:
         port_of(name)
+    try:
+        login, replicas = login_as("tajo", url, os.environ), load(Replicas, os.environ).replicas
+    except SettingsError as error:
+        raise CannotStartError(str(error)) from error
     broker = _embedded(url, config)
     services = [Child(name, [sys.executable, "-m", "tajo", "run", name]) for name in SERVICES]
     keeping: list[asyncio.Task[None]] = []
@@ -40,7 +48,7 @@ async def up(*, config: Path, say: Callable[[str], None]) -> None:
         if broker:
             keeping.append(asyncio.create_task(keep(broker, say)))
             await _answering(url)
-        await bootstrap(url)
+        await bootstrap(url, login=login, replicas=replicas)
         keeping += [asyncio.create_task(keep(service, say)) for service in services]
         keeping.append(asyncio.create_task(_tell_when_ready(say)))
         await _until(stopping, keeping)
@@ -64,8 +72,9 @@ def port_of(service: str) -> int:
 
 def _address(url: str) -> tuple[str, int]:
     """Host and port of the broker.  Raises CannotStartError."""
+    first = urlsplit(url.partition(",")[0])  # of a cluster's
     try:
-        return urlsplit(url).hostname or "127.0.0.1", urlsplit(url).port or 4222
+        return first.hostname or "127.0.0.1", first.port or 4222
     except ValueError as error:
         raise CannotStartError("TAJO_NATS_URL has no port number; write nats://host:port") from error
 
@@ -79,6 +88,11 @@ def _embedded(url: str, config: Path) -> Child | None:
         raise CannotStartError(
             f"no {config}: run this in the repository, or set TAJO_NATS_URL to a running NATS"
         )
+    unset = [
+        name for name in _PASSWORD.findall(config.read_text(encoding="utf-8")) if not os.environ.get(name)
+    ]
+    if unset:
+        raise CannotStartError(f"{', '.join(unset)}: not set; `tajo nats-config --passwords` makes new ones")
     store = Path(os.environ.get("TAJO_DATA_DIR") or ".tajo/data") / "nats"
     return Child("nats", nats_server.command(config=config, store=store, host=host, port=port))
 

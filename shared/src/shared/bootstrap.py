@@ -1,7 +1,11 @@
 """Make the broker be as topology.py says: create what is missing, update what differs, delete nothing."""
 
+from typing import Annotated, Literal
+
 import nats
 import nats.js.errors
+from msgspec import Struct
+from nats.js import JetStreamContext
 from nats.js.api import (
     AckPolicy,
     ConsumerConfig,
@@ -13,10 +17,12 @@ from nats.js.api import (
     StreamConfig,
 )
 
+from shared.login import NOBODY, Login
+from shared.settings import env
 from shared.topology import BUCKETS, CONSUMERS, OBJECT_STORES, STREAMS, Bucket, Consumer, Stream
 
 
-def stream_config(stream: Stream) -> StreamConfig:
+def stream_config(stream: Stream, replicas: int = 1) -> StreamConfig:
     """Our words in JetStream's."""
     return StreamConfig(
         name=stream.name,
@@ -30,7 +36,7 @@ def stream_config(stream: Stream) -> StreamConfig:
         duplicate_window=stream.duplicate_window_s,
         allow_atomic=True,
         allow_direct=True,
-        num_replicas=1,
+        num_replicas=replicas,
     )
 
 
@@ -46,7 +52,7 @@ def consumer_config(consumer: Consumer) -> ConsumerConfig:
     )
 
 
-def bucket_config(bucket: Bucket) -> KeyValueConfig:
+def bucket_config(bucket: Bucket, replicas: int = 1) -> KeyValueConfig:
     """Our words in JetStream's."""
     return KeyValueConfig(
         bucket=bucket.name,
@@ -56,10 +62,11 @@ def bucket_config(bucket: Bucket) -> KeyValueConfig:
         max_bytes=bucket.max_bytes,
         storage=StorageType.FILE,
         direct=True,
+        replicas=replicas,
     )
 
 
-def store_config(store: Bucket) -> ObjectStoreConfig:
+def store_config(store: Bucket, replicas: int = 1) -> ObjectStoreConfig:
     """Our words in JetStream's."""
     return ObjectStoreConfig(
         bucket=store.name,
@@ -67,6 +74,7 @@ def store_config(store: Bucket) -> ObjectStoreConfig:
         ttl=store.max_age_s or None,
         max_bytes=store.max_bytes,
         storage=StorageType.FILE,
+        replicas=replicas,
     )
 
 
@@ -74,10 +82,23 @@ async def _said_at_the_end(_error: Exception) -> None:
     """nats-py's own would print a traceback for each try."""
 
 
-async def bootstrap(url: str) -> None:
-    """Create or update every stream and consumer, and create the buckets and object stores.  Repeating it changes nothing.  Raises nats.errors.Error."""
+class Replicas(Struct, frozen=True):
+    """Read from the environment by shared.settings.load."""
+
+    replicas: Annotated[
+        Literal[1, 3, 5],
+        env("TAJO_NATS_REPLICAS", "how many nodes of the broker's cluster keep each message: 1, 3 or 5"),
+    ] = 1
+
+
+async def bootstrap(url: str, *, login: Login = NOBODY, replicas: int = 1) -> None:
+    """Create or update every stream and consumer, and create the buckets and object stores.
+
+    Repeating it changes nothing; with other `replicas` all that is there is kept so often.  Raises nats.errors.Error.
+    """
     connection = await nats.connect(
-        url,
+        login.servers(url),
+        **login.options(),
         connect_timeout=5,
         max_reconnect_attempts=25,
         reconnect_time_wait=0.2,
@@ -86,21 +107,29 @@ async def bootstrap(url: str) -> None:
     try:
         jetstream = connection.jetstream()
         for stream in STREAMS:
+            config = stream_config(stream, replicas)
             try:
-                await jetstream.update_stream(stream_config(stream))
+                await jetstream.update_stream(config)
             except nats.js.errors.NotFoundError:
-                await jetstream.add_stream(stream_config(stream))
+                await jetstream.add_stream(config)
         for consumer in CONSUMERS:
             await jetstream.add_consumer(consumer.stream, consumer_config(consumer))  # creates or updates
         for bucket in BUCKETS:
             try:
-                await jetstream.key_value(bucket.name)
-            except nats.js.errors.BucketNotFoundError:
-                await jetstream.create_key_value(bucket_config(bucket))
+                await _kept(jetstream, f"KV_{bucket.name}", replicas)
+            except nats.js.errors.NotFoundError:
+                await jetstream.create_key_value(bucket_config(bucket, replicas))
         for store in OBJECT_STORES:
             try:
-                await jetstream.object_store(store.name)
-            except nats.js.errors.BucketNotFoundError:
-                await jetstream.create_object_store(store.name, config=store_config(store))
+                await _kept(jetstream, f"OBJ_{store.name}", replicas)
+            except nats.js.errors.NotFoundError:
+                await jetstream.create_object_store(store.name, config=store_config(store, replicas))
     finally:
         await connection.close()
+
+
+async def _kept(jetstream: JetStreamContext, stream: str, replicas: int) -> None:
+    """Change nothing else of what nats-py has made.  Raises NotFoundError."""
+    config = (await jetstream.stream_info(stream)).config
+    if config.num_replicas != replicas:
+        await jetstream.update_stream(config.evolve(num_replicas=replicas))

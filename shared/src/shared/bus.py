@@ -7,13 +7,14 @@ Why not a publish and a handler per message: on two cores, with each ack fsynced
 import asyncio
 import itertools
 import secrets
+import ssl
 import time
 import traceback
 import types
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import PurePath
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import nats.errors
@@ -21,11 +22,15 @@ import nats.js.errors
 import structlog
 from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, PullSub
+from faststream.nats.security import NatsSecurity, NatsUserPassword
+from faststream.security import BaseSecurity
 from msgspec import Struct
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from nats.protocol.parser import AUTHORIZATION_VIOLATION, PERMISSIONS_ERR
 
 from shared import dead, headers
+from shared.login import CERTIFICATES, NOBODY, Login
 from shared.message import Message
 from shared.topology import Consumer
 
@@ -34,6 +39,8 @@ ATOMIC_FROM = 20  # messages; below, an atomic batch's fixed 5 ms costs more tha
 ATOMIC_MAX = 500  # messages; the server takes 1,000 at most (ADR-50), and latency grows with the batch
 WAIT_S = 0.1  # between looks for a consumer that the bootstrap has not made yet
 SAY_AGAIN_S = 60.0  # between two log lines of the same error
+ERRORS_MAX = 100  # kinds of errors, and denied subjects, remembered for that long; more are not said
+DENIED = "the broker's users are not of this version: give it this version's deploy/nats/users.conf, and start it again"
 PING_S = 5  # a broker that hangs is given up after two unanswered; nats-py's own 120 s would be four minutes
 FETCH_TIMEOUT_S = 5.0  # how long one empty fetch waits; messages are handed over the moment they arrive
 
@@ -67,16 +74,28 @@ class _Untouched:
         return [bytes(item) for item in msg], None
 
 
-def _error_log() -> Callable[[Exception], Awaitable[None]]:
-    """Each kind of error at most once a minute: while a broker is away, each try to reach it is one."""
+def error_log(login: Login) -> Callable[[Exception], Awaitable[None]]:
+    """Each error at most once a minute: while a broker is away, each try to reach it is one."""
     said: dict[str, float] = {}
 
     async def on_error(error: Exception) -> None:
         # A denied publish is silent for its caller and says its reason only here.
-        kind, now = type(error).__name__, time.monotonic()
-        if now - said.get(kind, -SAY_AGAIN_S) >= SAY_AGAIN_S:
-            said[kind] = now
-            log.warning("nats_error", error=kind, reason=str(error)[:200])
+        now, reason = time.monotonic(), str(error)[:200]
+        denied = PERMISSIONS_ERR in reason
+        about = reason if denied else type(error).__name__
+        for one in [one for one, at in said.items() if now - at >= SAY_AGAIN_S]:
+            del said[one]
+        if about in said or len(said) >= ERRORS_MAX:
+            return
+        said[about] = now
+        if denied:
+            log.error("nats_denied", reason=reason, remedy=DENIED)
+        elif AUTHORIZATION_VIOLATION in reason.lower():
+            log.error("nats_refused", reason=reason, remedy=login.remedy)
+        elif isinstance(error, ssl.SSLError):
+            log.error("nats_refused", reason=reason, remedy=CERTIFICATES)
+        else:
+            log.warning("nats_error", error=about, reason=reason)
 
     return on_error
 
@@ -90,21 +109,33 @@ class _Broker(NatsBroker):
         return connection
 
 
-def connect(url: str, *, service: str) -> NatsBroker:
+def connect(url: str, *, service: str, login: Login = NOBODY) -> NatsBroker:
     """A broker that reconnects for ever, decodes nothing and logs no message."""
     return _Broker(
-        url,
+        login.servers(url),
         name=service,
+        security=_security(login),
+        inbox_prefix=login.inbox,
         codec=_Untouched(),
         serializer=None,
         apply_types=False,
         logger=None,
-        error_cb=_error_log(),
+        error_cb=error_log(login),
         reconnect_time_wait=0.2,  # type: ignore[arg-type]  # seconds; nats-py takes a float
         max_reconnect_attempts=-1,
         ping_interval=PING_S,
         graceful_timeout=15.0,
     )
+
+
+def _security(login: Login) -> BaseSecurity | None:
+    """`login.options()` in FastStream's words."""
+    first = login.tls is not None
+    if login.password and login.user:
+        return NatsUserPassword(
+            login.user.name, login.password, ssl_context=login.tls, tls_handshake_first=first
+        )
+    return NatsSecurity(ssl_context=login.tls, tls_handshake_first=True) if login.tls else None
 
 
 def client(broker: NatsBroker) -> Client | None:
@@ -135,6 +166,9 @@ def subscribe(
         ),  # FastStream's declaration resets an existing stream's settings
         durable=durable,
         ack_policy=AckPolicy.MANUAL,
+        inbox_prefix=cast(
+            "bytes", None
+        ),  # nats-py then takes the connection's; FastStream's default is another
         pull_sub=PullSub(batch_size=batch, timeout=FETCH_TIMEOUT_S, batch=True),
     )
     subscriber(_settling(broker, durable, handler))

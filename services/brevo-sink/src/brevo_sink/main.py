@@ -24,6 +24,7 @@ from shared.counter import total
 from shared.credentials import environment
 from shared.heartbeat import BrevoSinkCounts
 from shared.lease import Lease
+from shared.login import Login, login_as
 from shared.otel import Otel
 from shared.pending import Pending
 from shared.settings import SettingsError, secure_url
@@ -31,11 +32,11 @@ from shared.settings import load as load_settings
 from shared.topology import BREVO, BREVO_SINK, BREVO_SINK_PAST, RECEIPTS
 
 
-def create_app(settings: Settings, config: Config) -> AsgiFastStream:
+def create_app(settings: Settings, config: Config, login: Login) -> AsgiFastStream:
     """Build the service; nothing runs yet but the ledger is open."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    broker = bus.connect(settings.nats_url, service="brevo-sink")
+    broker = bus.connect(settings.nats_url, service="brevo-sink", login=login)
     folder = settings.data_dir / "brevo-sink"
     folder.mkdir(parents=True, exist_ok=True)
     lease = Lease(broker, "brevo-sink", folder)
@@ -152,13 +153,14 @@ def main() -> None:
         settings = load_settings(Settings, environment(os.environ))
         config = load(settings.config)
         otel = load_settings(Otel, os.environ)
+        login = login_as("brevo-sink", settings.nats_url, os.environ)
         secure_url("TAJO_BREVO_URL", settings.brevo_url, allow_http=settings.allow_http)
     except (SettingsError, ConfigError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
         sys.exit(os.EX_CONFIG)
     log.set_up("brevo-sink", level="verbose" if config.flex.debug else config.flex.log_level)
     spans.set_up("brevo-sink", otel)
-    service.serve(create_app(settings, config), host=settings.host, port=settings.port)
+    service.serve(create_app(settings, config, login), host=settings.host, port=settings.port)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from shared.counter import total
 from shared.credentials import environment
 from shared.event import rfc3339
 from shared.heartbeat import IngestCounts
+from shared.login import Login, login_as
 from shared.otel import Otel
 from shared.settings import SettingsError
 from shared.settings import load as load_settings
@@ -33,11 +34,11 @@ from shared.topology import TWILIO
 READY_S = 1.0  # how long one look at the stream counts
 
 
-def create_app(settings: Settings, config: Config) -> AsgiFastStream:
+def create_app(settings: Settings, config: Config, login: Login) -> AsgiFastStream:
     """Build the service; nothing runs yet but the spool is open."""
     registry = CollectorRegistry()
     metrics = Metrics(registry)
-    broker = bus.connect(settings.nats_url, service="ingest")
+    broker = bus.connect(settings.nats_url, service="ingest", login=login)
     spool = Spool(settings.data_dir / "ingest", bytes_max=settings.spool_bytes_max)
     seen, away = float("-inf"), ""
 
@@ -117,12 +118,13 @@ def main() -> None:
         settings = load_settings(Settings, environment(os.environ))
         config = load(settings.config)
         otel = load_settings(Otel, os.environ)
+        login = login_as("ingest", settings.nats_url, os.environ)
     except (SettingsError, ConfigError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
         sys.exit(os.EX_CONFIG)
     log.set_up("ingest", level="verbose" if config.flex.debug else config.flex.log_level)
     spans.set_up("ingest", otel)
-    service.serve(create_app(settings, config), host=settings.host, port=settings.port)
+    service.serve(create_app(settings, config, login), host=settings.host, port=settings.port)
 
 
 if __name__ == "__main__":

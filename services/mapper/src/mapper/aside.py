@@ -39,6 +39,7 @@ from mapper.take import look
 from shared import bus, command, erasure, log, receipt, replay
 from shared.command import EventTrack
 from shared.config import Config, ConfigError, parse
+from shared.login import Login, login_as
 from shared.past import AGAIN_S, acked, last_sequence, past
 from shared.replay import Asked, Replay
 from shared.tombstone import Tombstones
@@ -256,9 +257,9 @@ def _draft(path: Path, config: Config) -> Draft:
     return draft
 
 
-async def run(errand: Errand) -> int:
+async def run(errand: Errand, login: Login) -> int:
     """Do the errand; the exit code: 0 done, EX_TEMPFAIL what was planned is gone, EX_NOUSER nobody wants it any more."""
-    broker = bus.connect(errand.nats_url, service="mapper-aside")
+    broker = bus.connect(errand.nats_url, service="mapper-aside", login=login)
     await broker.connect()
     try:
         connection = bus.client(broker)
@@ -306,7 +307,7 @@ def main() -> None:
     log.set_up("mapper-aside", level="warning")
     threading.Thread(target=_end_with_the_mapper, daemon=True).start()
     try:
-        code = asyncio.run(run(errand))
+        code = asyncio.run(run(errand, login_as("mapper", errand.nats_url, os.environ)))
     except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
         logger.warning("aside_interrupted", replay=errand.id, error=type(error).__name__)
         code = os.EX_UNAVAILABLE

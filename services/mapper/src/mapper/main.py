@@ -23,6 +23,7 @@ from shared import bus, erasure, log, service, spans
 from shared.config import Config, ConfigError, load
 from shared.heartbeat import MapperCounts
 from shared.lease import Lease
+from shared.login import Login, login_as
 from shared.otel import Otel
 from shared.pending import Pending
 from shared.settings import SettingsError
@@ -32,10 +33,10 @@ from shared.topology import DEAD, MAPPER, TWILIO
 logger = structlog.get_logger()
 
 
-def create_app(settings: Settings, config: Config) -> AsgiFastStream:
+def create_app(settings: Settings, config: Config, login: Login) -> AsgiFastStream:
     """Build the service; nothing runs yet but the book is open."""
     registry = CollectorRegistry()
-    broker = bus.connect(settings.nats_url, service="mapper")
+    broker = bus.connect(settings.nats_url, service="mapper", login=login)
     folder = settings.data_dir / "mapper"
     folder.mkdir(parents=True, exist_ok=True)
     lease = Lease(broker, "mapper", folder)
@@ -106,12 +107,13 @@ def main() -> None:
         settings = load_settings(Settings, os.environ)
         config = load(settings.config)
         otel = load_settings(Otel, os.environ)
+        login = login_as("mapper", settings.nats_url, os.environ)
     except (SettingsError, ConfigError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
         sys.exit(os.EX_CONFIG)
     log.set_up("mapper", level="verbose" if config.flex.debug else config.flex.log_level)
     spans.set_up("mapper", otel)
-    service.serve(create_app(settings, config), host=settings.host, port=settings.port)
+    service.serve(create_app(settings, config, login), host=settings.host, port=settings.port)
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ import nats.errors
 import nats.js.errors
 import structlog
 from faststream.nats import NatsBroker
+from nats.aio.client import Client
 from nats.js.kv import KeyValue
 from prometheus_client import CollectorRegistry
 
@@ -37,7 +38,7 @@ from mapper.plan import since
 from mapper.planning import Comparison
 from mapper.shelf import IDS, Shelf
 from mapper.step import Policy
-from shared import bus, replay
+from shared import bus, kv, replay
 from shared.command import ContactRelink, EventTrack
 from shared.config import Config, ConfigError
 from shared.past import last_sequence, past
@@ -88,17 +89,14 @@ class Replays:
                     bucket = await connection.jetstream().key_value(REPLAYS.name)
                     seen = await last_sequence(connection, f"KV_{REPLAYS.name}")
                     if seen != self._seen:
-                        await self._do_all(bucket)
+                        await self._do_all(connection, bucket)
                         self._seen = seen
             except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
                 log.debug("replays_not_read", error=type(error).__name__)
             await asyncio.sleep(LOOK_S)
 
-    async def _do_all(self, bucket: KeyValue) -> None:
-        try:
-            keys = await bucket.keys()
-        except nats.js.errors.NoKeysError:
-            return
+    async def _do_all(self, connection: Client, bucket: KeyValue) -> None:
+        keys = await kv.keys(connection, REPLAYS.name)
         found = [one for key in keys if (one := (await replay.read(bucket, key))[1]) is not None]
         found.sort(key=lambda one: (one.asked.at_ms, one.asked.id))
         self.under_way = tuple(one.asked.id for one in found if not one.ended)

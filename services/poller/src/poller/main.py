@@ -19,14 +19,15 @@ from shared.event import rfc3339
 from shared.heartbeat import PollerCounts
 from shared.lease import Lease
 from shared.log import set_up
+from shared.login import Login, login_as
 from shared.otel import Otel
 from shared.settings import SettingsError, secure_url
 from shared.settings import load as load_settings
 
 
-def create_app(settings: Settings, config: Config) -> AsgiFastStream:
+def create_app(settings: Settings, config: Config, login: Login) -> AsgiFastStream:
     """Build the service; nothing runs yet."""
-    broker = bus.connect(settings.nats_url, service="poller")
+    broker = bus.connect(settings.nats_url, service="poller", login=login)
     registry = CollectorRegistry()
     metrics = Metrics(registry)
     lease = Lease(broker, "poller", settings.data_dir / "poller")
@@ -87,6 +88,7 @@ def main() -> None:
         settings = load_settings(Settings, environment(os.environ))
         config = settings.over(load(settings.config))
         otel = load_settings(Otel, os.environ)
+        login = login_as("poller", settings.nats_url, os.environ)
         for product, url in settings.urls.items():
             secure_url(f"TAJO_TWILIO_{product.upper()}_URL", url, allow_http=settings.allow_http)
     except (SettingsError, ConfigError) as error:
@@ -94,7 +96,7 @@ def main() -> None:
         sys.exit(os.EX_CONFIG)
     set_up("poller", level="verbose" if config.flex.debug else config.flex.log_level)
     spans.set_up("poller", otel)
-    service.serve(create_app(settings, config), host=settings.host, port=settings.port)
+    service.serve(create_app(settings, config, login), host=settings.host, port=settings.port)
 
 
 if __name__ == "__main__":
