@@ -137,7 +137,7 @@ async def test_the_whole_way_works_and_nobody_is_denied_anything(everything):
 
         log = await asyncio.to_thread(tajo.end)
 
-    assert set(statuses) == {204}
+    assert set(statuses) <= {200, 204}
     assert b"Violation" not in log
     assert b"nats_denied" not in log
 

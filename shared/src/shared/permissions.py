@@ -153,6 +153,7 @@ _USERS = (
             *_reads(TWILIO),
             *_bucket(CURSORS, "*"),
             *_bucket(BACKFILLS, "*"),
+            *_bucket(ERASURES),
         ),
     ),
     User(
