@@ -83,7 +83,7 @@ async def _bare(url: str, bodies: list[dict]) -> float:
 
 def bare(folder: Path, commands: list[ContactUpsert]) -> float:
     """Seconds in which httpx alone posts the same bodies, as many at once."""
-    bodies = [contact(one) for one in commands]
+    bodies = [contact(one, one.ext_id) for one in commands]
     with Brevo(folder) as brevo, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_bare(f"{brevo.url}/v3", bodies))
 
