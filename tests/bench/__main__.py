@@ -8,6 +8,7 @@ import argparse
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 from rich.console import Console
@@ -33,16 +34,19 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="next to nothing of each: shows that it works")
     parser.add_argument("--only", action="append", choices=[*MEASUREMENTS], help="this one; may be repeated")
     parser.add_argument("--json", action="store_true", help="print what was found as JSON")
-    parser.add_argument("--write", action="store_true", help="write docs/performance.md and its history")
+    docs = machine.ROOT / "docs"
+    parser.add_argument(
+        "--write", type=Path, nargs="?", const=docs, metavar="FOLDER",
+        help="write performance.md, its pictures and its history there; docs if no folder is given",
+    )  # fmt: skip
     asked = parser.parse_args()
-    if asked.quick and asked.write:
+    if asked.quick and asked.write == docs:
         parser.error("what --quick finds is no figure: leave one of the two out")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # children are ended, folders removed
-    err, docs = Console(stderr=True), machine.ROOT / "docs"
-    history = page.History.read(docs / "performance.json")
+    history = page.History.read((asked.write or docs) / "performance.json")
     found: dict[str, Found] = {}
     columns = (TextColumn("{task.description:10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, transient=True) as progress:
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         names = asked.only or [*MEASUREMENTS]
         bar = progress.add_task("", total=len(names))
         for name in names:
@@ -55,7 +59,7 @@ def main() -> None:
             )  # fmt: skip
             history.add(name, found[name], run)
             if asked.write:  # after each: what the next one breaks off is kept
-                page.write(history, docs)
+                page.write(history, asked.write)
             progress.advance(bar)
     if asked.json:
         sys.stdout.buffer.write(msgspec.json.format(msgspec.json.encode(found)) + b"\n")
