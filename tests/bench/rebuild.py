@@ -159,7 +159,6 @@ def measure(*, quick: bool) -> Found:
 def found(by_events: list[Fold], by_customers: list[Fold], consume_us: float, upsert_us: float) -> Found:
     """What the folds say, and the CPU that reading a message and writing a row takes without us."""
     one = by_events[-1]
-    # As many rows as interactions, each written as often as it is touched by a batch of its own.
     least_us = consume_us + upsert_us
     flat = one.peak_mb - by_events[-2].peak_mb
     figures = [
