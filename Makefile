@@ -1,6 +1,6 @@
 # Everything a person or CI runs.  Needs Python >= 3.11, git and make; the rest it sets up by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fault check format golden up clean
+.PHONY: help setup demo test fault bench check format golden up clean
 
 PYTHON ?= python3
 FOUND := $(shell command -v uv 2>/dev/null)
@@ -37,6 +37,9 @@ fault: setup ## 100,000 webhooks while everything is killed 200 times; writes do
 	@$(RUN) pytest tests/fault -s --storm-webhooks 100000 --storm-kills 200 --storm-away 10 \
 		--backfill-events 50000 --backfill-conversations 5000 --sink-kills 200 --backlog 20000 \
 		--report docs/reliability.md $(ARGS)
+
+bench: setup ## how fast, and how near the limit; writes docs/performance.md.  ARGS="--only ingest", ARGS=--json
+	@$(RUN) python -m tests.bench --write $(ARGS)
 
 check: setup ## format, lint, types, import boundaries
 	@$(RUN) ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }

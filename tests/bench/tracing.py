@@ -1,51 +1,29 @@
 """What tracing costs: ingest and mapper as processes, tracing off, at 1% and at 100%, in turn.
 
-`python tests/bench/tracing.py [rounds] [webhooks]` prints for each the CPU per webhook of the service (its user and system time,
-which other work on the machine changes less than wall time), and how much of the throughput that leaves.
+Compared is the CPU per webhook of the service, which bounds its throughput, and which other work on the machine changes less than
+wall time.
 """
 
 import asyncio
-import os
 import random
 import statistics
-import subprocess
-import sys
-import tempfile
 import threading
-import time
 from collections import defaultdict
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 
-import httpx
 import nats
 
 from sandbox.load import send
 from sandbox.play import Target
 from sandbox.traffic import traffic
-from sandbox.twilio import taskrouter_webhook
-from shared.bootstrap import bootstrap
-from tajo import nats_server
+from sandbox.twilio import TaskRouterEvent, taskrouter_webhook
+from shared.topology import MAPPER
+from tests.bench import machine
+from tests.bench.figures import Figure, Found
 
-ROOT = Path(__file__).parents[2]
 WAYS = {"off": None, "1%": "0.01", "100%": "1"}
-FIRST_PORT = 24222
-TICK_S = 1 / os.sysconf("SC_CLK_TCK")
-
-
-def cpu_s(pid: int) -> float:
-    """User and system time so far."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * TICK_S
-
-
-def rss_mb(pid: int) -> float:
-    """The most memory it ever had."""
-    line = next(
-        one for one in Path(f"/proc/{pid}/status").read_text().splitlines() if one.startswith("VmHWM")
-    )
-    return int(line.split()[1]) / 1024
+SERVICES = ("ingest", "mapper")
 
 
 class _Sink(BaseHTTPRequestHandler):
@@ -59,87 +37,66 @@ class _Sink(BaseHTTPRequestHandler):
         pass
 
 
-def _start(name: str, port: int, environment: dict[str, str]) -> subprocess.Popen[bytes]:
-    child = subprocess.Popen([sys.executable, "-m", f"{name}.main"], env={**os.environ, **environment})
-    while True:
-        try:
-            if httpx.get(f"http://127.0.0.1:{port}/health/ready", timeout=2).status_code == 200:
-                return child
-        except httpx.TransportError:
-            time.sleep(0.05)
-
-
 async def _mapped(url: str) -> None:
     connection = await nats.connect(url)
     while True:
-        info = await connection.jetstream().consumer_info("TWILIO", "mapper")
+        info = await connection.jetstream().consumer_info(MAPPER.stream, MAPPER.durable)
         if not info.num_pending and not info.num_ack_pending:
             return await connection.close()
         await asyncio.sleep(0.05)
 
 
-def round_(ratio: str | None, collector: str, events: list, port: int) -> dict[str, tuple[float, float]]:
+def _cost(ratio: str | None, collector: str, events: list[TaskRouterEvent]) -> dict[str, tuple[float, float]]:
     """CPU seconds and peak memory of each service, for all of the events."""
-    with tempfile.TemporaryDirectory() as folder:
-        url = f"nats://127.0.0.1:{port}"
-        broker = subprocess.Popen(
-            nats_server.command(
-                config=ROOT / "deploy/nats/nats.conf",
-                store=Path(folder) / "nats",
-                host="127.0.0.1",
-                port=port,
-            ),
-            stderr=subprocess.DEVNULL,
-        )
-        while not nats_server.answers("127.0.0.1", port):
-            time.sleep(0.02)
-        asyncio.run(bootstrap(url))
-        told = {
-            "TAJO_NATS_URL": url, "TAJO_DATA_DIR": folder, "TAJO_CONFIG": str(ROOT / "config/tajo.yaml"),
-            "TAJO_PUBLIC_URL": "https://hooks.example.com", "TWILIO_AUTH_TOKEN": "bench", "TAJO_INGEST_PORT": str(port + 1),
-            "TAJO_MAPPER_PORT": str(port + 2),
-        }  # fmt: skip
-        if ratio:
-            told |= {"OTEL_EXPORTER_OTLP_ENDPOINT": collector, "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
-                     "OTEL_TRACES_SAMPLER_ARG": ratio}  # fmt: skip
-        ports = {"ingest": port + 1, "mapper": port + 2}
-        services = {name: _start(name, port, told) for name, port in ports.items()}
-        before = {name: cpu_s(child.pid) for name, child in services.items()}
-        target = Target(f"http://127.0.0.1:{port + 1}", "https://hooks.example.com", "bench")
+    told = {}
+    if ratio:
+        told = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector, "OTEL_TRACES_SAMPLER": "parentbased_traceidratio",
+                "OTEL_TRACES_SAMPLER_ARG": ratio}  # fmt: skip
+    with (
+        machine.folder() as folder,
+        machine.broker(folder) as broker,
+        machine.Service("ingest", folder / "data", broker.url, **told) as ingest,
+        machine.Service("mapper", folder / "data", broker.url, **told) as mapper,
+    ):
+        services = {"ingest": ingest.ready(), "mapper": mapper.ready()}
+        before = {name: one.cpu_s for name, one in services.items()}
+        target = Target(ingest.url, machine.PUBLIC_URL, machine.TOKEN)
         asyncio.run(send([partial(taskrouter_webhook, event, "") for event in events], target))
-        asyncio.run(_mapped(url))
-        measured = {
-            name: (cpu_s(child.pid) - before[name], rss_mb(child.pid)) for name, child in services.items()
-        }
-        for child in (*services.values(), broker):
-            child.terminate()
-            child.wait()
-        return measured
+        asyncio.run(_mapped(broker.url))
+        return {name: (one.cpu_s - before[name], one.peak_mb) for name, one in services.items()}
 
 
-def main() -> None:
-    """Measure, and print."""
-    rounds, webhooks = (int(word) for word in (*sys.argv[1:], *("3", "4000")[len(sys.argv) - 1 :]))
+def measure(*, quick: bool) -> Found:
+    """A figure of each service."""
+    rounds, webhooks = (1, 60) if quick else (3, 4_000)
+    ways = ["off", "100%"] if quick else [*WAYS]
     events = traffic(webhooks, random.Random(1))[1]
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Sink)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread.start()
     collector = f"http://127.0.0.1:{server.server_address[1]}"
-    found: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
-    for number in range(rounds):
-        for way in [*WAYS][:: 1 if number % 2 else -1]:  # in turn: the machine's other work changes
-            for name, one in round_(WAYS[way], collector, events, FIRST_PORT).items():
-                found[name, way].append(one)
-    for name in ("ingest", "mapper"):
-        off = statistics.median(one[0] for one in found[name, "off"])
-        for way in WAYS:
-            cpu = statistics.median(one[0] for one in found[name, way])
-            memory = max(one[1] for one in found[name, way])
-            print(  # noqa: T201 - its result
-                f"{name:8} {way:5} {cpu / len(events) * 1e6:7.0f} us a webhook, {off / cpu:5.0%} of the throughput"
-                f" of tracing off, {memory:4.0f} MB at most"
+    costs: dict[tuple[str, str], list[tuple[float, float]]] = defaultdict(list)
+    try:
+        for number in range(rounds):
+            for way in ways[:: 1 if number % 2 else -1]:  # in turn: the machine's other work changes
+                for name, one in _cost(WAYS[way], collector, events).items():
+                    costs[name, way].append(one)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    figures, numbers = [], {}
+    for name in SERVICES:
+        us = {way: statistics.median(cpu for cpu, _ in costs[name, way]) / len(events) * 1e6 for way in ways}
+        most = max(memory for way in ways for _, memory in costs[name, way])
+        figures.append(
+            Figure(
+                what=f"tracing, {name}",
+                found=", ".join(f"{way} {one:.0f} µs" for way, one in us.items())
+                + f" of CPU a webhook; {most:.0f} MB at most",
+                ceiling="tracing off",
+                ratio=us["off"] / us.get("1%", us["100%"]),
             )
-    server.shutdown()
-
-
-if __name__ == "__main__":
-    main()
+        )
+        numbers |= {f"tracing.{name}_{way}_us": one for way, one in us.items()}
+    return Found(figures=figures, numbers=numbers)

@@ -4,6 +4,7 @@ Of a contact's upserts only the newest is worth sending.  Its events wait until 
 they were heard.  Nothing is done twice at once for one contact, and one that waits holds up no other.
 """
 
+import itertools
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -54,8 +55,8 @@ class _Contact(Struct, eq=False):
     @property
     def now(self) -> bool:
         """Whether something of what happens now waits for it."""
-        first = self.events[0] if self.events else None
-        return any(item is not None and not item.past for item in (self.upsert, first))
+        upsert, events = self.upsert, self.events
+        return (upsert is not None and not upsert.past) or (bool(events) and not events[0].past)
 
     def sort(self) -> None:
         """Events of what happens now before those of the past, each in their order."""
@@ -124,10 +125,12 @@ class Desk:
 
         Its contact is busy until `done`.
         """
-        may = [ext_id for ext_id in self._upserts if self._may(ext_id, self._contacts[ext_id], now)]
-        if not may:
+        may = (ext_id for ext_id in self._upserts if self._may(ext_id, self._contacts[ext_id], now))
+        if (longest := next(may, None)) is None:
             return None
-        ext_id = next((ext_id for ext_id in may if self._contacts[ext_id].now), may[0])
+        # Not a list of all who may: thousands wait in a backlog, and mostly the first of them is one of now.
+        first = (ext_id for ext_id in itertools.chain([longest], may) if self._contacts[ext_id].now)
+        ext_id = next(first, longest)
         self._upserts.remove(ext_id)
         contact = self._contacts[ext_id]
         contact.telling, contact.upsert, contact.busy = contact.upsert, None, True

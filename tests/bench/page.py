@@ -1,0 +1,112 @@
+"""docs/performance.md, its pictures, and docs/performance.json: what the last runs found."""
+
+import datetime as dt
+import os
+import platform
+import subprocess
+from pathlib import Path
+
+import msgspec
+
+from tajo import nats_server
+from tests.bench import drawing
+from tests.bench.figures import Figure, Found, changed, table
+
+RUNS_MAX = 50  # of each measurement, in the history: a year of weekly ones
+
+HEAD = """# Performance
+
+What `make bench` measured: real processes, a real broker with every acknowledgement on disk (`sync_interval: always`), generator and
+Brevo's stand-in in processes of their own. Written by it; do not edit.
+
+A machine with other work is slower than the same machine alone, and nothing here can change that; so each figure stands beside a ceiling
+measured in the same minutes, and the ratio of the two decides. Seconds of CPU (user and system time of the process) say what a core
+carries; they too grow, by half and more, where caches are shared. **A core** below is how much of one a process got that wanted all of it.
+"""
+
+
+class Run(msgspec.Struct):
+    """One measurement."""
+
+    at: str  # RFC 3339
+    machine: str
+    core: float  # of one, that a process got which wanted it all
+    sources: str  # of tests/bench/hot.py
+    numbers: dict[str, float]
+
+
+class History(msgspec.Struct):
+    """docs/performance.json."""
+
+    last: dict[str, Found] = {}  # of each measurement, what the page shows
+    runs: dict[str, list[Run]] = {}  # of each, the oldest first
+
+    @classmethod
+    def read(cls, path: Path) -> "History":
+        """Empty where there is none yet."""
+        return msgspec.json.decode(path.read_bytes(), type=cls) if path.exists() else cls()
+
+    def add(self, name: str, found: Found, run: Run) -> None:
+        """The newest of a measurement."""
+        self.last[name] = found
+        self.runs[name] = [*self.runs.get(name, []), run][-RUNS_MAX:]
+
+
+def write(history: History, docs: Path) -> None:
+    """All of them."""
+    pictures = docs / "performance"
+    pictures.mkdir(exist_ok=True)
+    for found in history.last.values():
+        for curve in found.curves:
+            (pictures / f"{curve.name}.svg").write_text(drawing.svg(curve), encoding="utf-8")
+    (docs / "performance.md").write_text(markdown(history), encoding="utf-8")
+    told = msgspec.json.format(msgspec.json.encode(history, order="deterministic"), indent=1)
+    (docs / "performance.json").write_bytes(told + b"\n")
+
+
+def markdown(history: History) -> str:
+    """The page."""
+    figures: list[Figure] = []
+    curves, texts, ran, grown = [], [], [], []
+    for name, found in history.last.items():
+        run, *before = reversed(history.runs[name])
+        figures += found.figures
+        texts += [found.text] if found.text else []
+        ran.append(
+            f"| {name} | {run.at[:16].replace('T', ' ')} | {run.machine} | {run.core:.2f} | `{run.sources}` |"
+        )
+        curves += [
+            f"![{curve.title}](performance/{curve.name}.svg)\n\n{curve.says}".strip()
+            for curve in found.curves
+        ]
+        if before:
+            grown += [f"- {line}" for line in changed(before[0].numbers, run.numbers)]
+    parts = [
+        HEAD, table(figures), *texts,
+        "## How cost grows", *curves,
+        "## What changed by more than a fifth since the run before", "\n".join(grown) or "Nothing.",
+        "## When and on what",
+        "\n".join(["| measurement | when, UTC | machine | a core | sources |", "|---|---|---|---|---|", *ran]),
+        "The history is in [performance.json](performance.json); what follows for more of all, in [scaling.md](scaling.md).",
+    ]  # fmt: skip
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def this_machine() -> str:
+    """In a few words."""
+    gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1024**3
+    said = subprocess.run(
+        [str(nats_server.binary()), "--version"], capture_output=True, text=True, check=True
+    )
+    version = said.stdout.strip().removeprefix("nats-server: v")
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    cpu = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "?")
+    return (
+        f"{os.cpu_count()} cores {cpu}, {gib:.0f} GiB, {platform.system()} {platform.release().split('-')[0]},"
+        f" Python {platform.python_version()}, nats-server {version}"
+    )
+
+
+def now() -> str:
+    """RFC 3339, UTC."""
+    return dt.datetime.now(dt.UTC).isoformat(timespec="seconds")

@@ -1,0 +1,202 @@
+"""The fold: a mapper without a book makes it anew of a log, as after a lost disk; until it is at the log's end.
+
+Beside it, in the same run, what nothing that reads this log and keeps a book can do without: nats-py reading the messages and
+doing nothing with them, and SQLite writing the rows of that book.
+"""
+
+import asyncio
+import json
+import random
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import msgspec
+import nats
+from nats.aio.msg import Msg
+
+from shared.topology import MAPPER
+from tests.bench import history, machine
+from tests.bench.figures import Curve, Figure, Found
+
+LOOK_S = 0.2
+BATCH = 2000  # messages the mapper folds at once: shared/past.py
+ROW_BYTES = 1500  # of an interaction in the book, index and all: 150 MB hold 100,000
+
+
+class Fold(msgspec.Struct):
+    """What one fold cost."""
+
+    events: int
+    customers: int
+    interactions: int
+    fold_s: float  # until the book was at the log's end
+    whole_s: float  # until the contacts stood in the outbox too
+    cpu_s: float  # of the mapper, from the first event until the contacts stood in the outbox
+    peak_mb: float
+    book_mb: float
+
+    @property
+    def per_s(self) -> float:
+        """Raw events a second of wall time."""
+        return self.events / self.fold_s
+
+    @property
+    def per_core_s(self) -> float:
+        """Raw events for each second of CPU."""
+        return self.events / self.cpu_s
+
+
+async def make(
+    url: str, count: int, customers: int, on_stored: Callable[[int], None] = lambda _: None
+) -> None:
+    """A log."""
+    await history.store(url, history.events(count, customers, random.Random(1)), on_stored)
+
+
+def fold(url: str, events: int, folder: Path, on_look: Callable[[], None] = lambda: None) -> Fold:
+    """Start a mapper with an empty book on a log whose first so many events were acked, and wait until its book has them."""
+    asyncio.run(history.heard_up_to(url, events))
+    shutil.rmtree(folder, ignore_errors=True)
+    with machine.Service("mapper", folder, url) as mapper:
+        while _said(mapper.log, "rebuilding_book") is None:
+            mapper.alive()
+            time.sleep(LOOK_S)
+        started_s = mapper.cpu_s
+        while (said := _said(mapper.log, "book_rebuilt")) is None:
+            mapper.alive()
+            on_look()
+            time.sleep(LOOK_S)
+        cpu_s, peak_mb = mapper.cpu_s - started_s, mapper.peak_mb
+    book = folder / "mapper/book.sqlite"
+    with closing(sqlite3.connect(f"file:{book}?mode=ro", uri=True)) as sql:
+        customers, interactions = (
+            int(sql.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0])
+            for table in ("customer", "interaction")
+        )
+    book_mb = book.stat().st_size / 1024**2
+    assert said["events"] == events
+    return Fold(events, customers, interactions, said["fold_s"], said["seconds"], cpu_s, peak_mb, book_mb)
+
+
+def _said(log: Path, event: str) -> dict | None:
+    """The mapper's own line about it, once it is there."""
+    lines = (
+        json.loads(line)
+        for line in log.read_text().splitlines()
+        if line.startswith("{") and line.endswith("}")
+    )
+    return next((line for line in lines if line["event"] == event), None)
+
+
+# -- ceilings -------------------------------------------------------------------------------------------------
+
+
+async def consume(url: str, events: int) -> tuple[float, float]:
+    """nats-py reads so many of the log with the consumer the mapper reads it with: seconds of wall time, of CPU."""
+    connection = await nats.connect(url)
+    done = asyncio.Event()
+    left = events
+
+    async def on_message(_message: Msg) -> None:
+        nonlocal left
+        left -= 1
+        if not left:
+            done.set()
+
+    began, cpu = time.monotonic(), time.process_time()
+    await connection.jetstream().subscribe("", stream=MAPPER.stream, cb=on_message, ordered_consumer=True)
+    await done.wait()
+    took = time.monotonic() - began, time.process_time() - cpu
+    await connection.close()
+    return took
+
+
+def upsert(rows: int, size: int, per_transaction: int, path: Path) -> tuple[float, float]:
+    """SQLite upserts so many rows of so many bytes, with the mapper's settings: seconds of wall time, of CPU."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as sql:
+        for pragma in ("journal_mode = WAL", "synchronous = NORMAL", "cache_size = -32768"):
+            sql.execute(f"PRAGMA {pragma}")
+        sql.execute("CREATE TABLE row (key TEXT PRIMARY KEY, body BLOB NOT NULL) WITHOUT ROWID")
+        body = b"x" * size
+        began, cpu = time.monotonic(), time.process_time()
+        for start in range(0, rows, per_transaction):
+            sql.execute("BEGIN IMMEDIATE")
+            sql.executemany(
+                "INSERT OR REPLACE INTO row VALUES (?, ?)",
+                (
+                    (f"WT{number * 2654435761 % 2**32:032x}", body)
+                    for number in range(start, start + per_transaction)
+                ),
+            )
+            sql.execute("COMMIT")
+        return time.monotonic() - began, time.process_time() - cpu
+
+
+def measure(*, quick: bool) -> Found:
+    """A figure and two curves: so many events of a tenth as many customers, and so many customers of as many events."""
+    sizes, people, of = ((500, 1_000), (10,), 500) if quick else (
+        (1_000, 10_000, 100_000, 1_000_000), (100, 1_000, 10_000, 100_000), 100_000,
+    )  # fmt: skip
+    with machine.folder() as folder:
+        with machine.broker(folder / "log") as broker:
+            asyncio.run(make(broker.url, sizes[-1], sizes[-1] // 10))
+            by_events = [fold(broker.url, size, folder / "mapper") for size in sizes]
+            consumed = asyncio.run(consume(broker.url, sizes[-2]))
+        by_customers = []
+        for number in people:
+            with machine.broker(folder / f"log-{number}") as broker:
+                asyncio.run(make(broker.url, of, number))
+                by_customers.append(fold(broker.url, of, folder / "mapper"))
+        rows = by_events[-1].interactions
+        wrote = upsert(rows, ROW_BYTES, BATCH, folder / "rows.sqlite")
+    return found(by_events, by_customers, consumed[1] / sizes[-2] * 1e6, wrote[1] / rows * 1e6)
+
+
+def found(by_events: list[Fold], by_customers: list[Fold], consume_us: float, upsert_us: float) -> Found:
+    """What the folds say, and the CPU that reading a message and writing a row takes without us."""
+    one = by_events[-1]
+    least_us = consume_us + upsert_us
+    flat = one.peak_mb - by_events[-2].peak_mb
+    figures = [
+        Figure(
+            what=f"rebuild: {one.events:,} raw events of {one.customers:,} customers from the log into a fresh book",
+            found=f"{one.fold_s:.0f} s: {one.per_s:,.0f}/s, {one.per_core_s:,.0f} for each second of CPU",
+            target="≥ 10,000/s a core; a million in 3 min",
+            ceiling=f"nats-py reads it, and SQLite upserts a row each: {1e6 / least_us:,.0f} for each second of CPU",
+            ratio=one.per_core_s * least_us / 1e6,
+            met=one.per_core_s >= 10_000 and one.fold_s * 1e6 / one.events < 180,
+        ),
+        Figure(
+            what="rebuild, most memory",
+            found=f"{one.peak_mb:.0f} MB; {flat:+.0f} MB for {one.events // by_events[-2].events} times as many events",
+            target="< 500 MB",
+            met=one.peak_mb < 500,
+        ),
+    ]
+    curves = [
+        Curve(
+            name="rebuild-events", title="rebuild: raw events", x="raw events", y="µs of CPU each",
+            lines={"fold and contacts": [(one.events, one.cpu_s / one.events * 1e6) for one in by_events]},
+        ),
+        Curve(
+            name="rebuild-memory", title="rebuild: memory", x="raw events", y="MB at most",
+            lines={"the mapper": [(one.events, one.peak_mb) for one in by_events]},
+        ),
+        Curve(
+            name="rebuild-customers", title=f"rebuild: customers of {by_customers[-1].events:,} raw events", x="customers", y="µs of CPU for a raw event",
+            lines={"fold and contacts": [(one.customers, one.cpu_s / one.events * 1e6) for one in by_customers]},
+        ),
+    ]  # fmt: skip
+    numbers = {
+        "rebuild.events": one.events,
+        "rebuild.per_s": one.per_s,
+        "rebuild.per_core_s": one.per_core_s,
+        "rebuild.peak_mb": one.peak_mb,
+        "rebuild.book_mb": one.book_mb,
+        "rebuild.ratio": one.per_core_s * least_us / 1e6,
+    }
+    return Found(figures=figures, curves=curves, numbers=numbers)
