@@ -26,6 +26,8 @@ from sandbox.task import Task, at
 from sandbox.twilio import ACCOUNT_SID, survey_webhook, taskrouter_webhook
 from shared.topology import BREVO_SINK, BREVO_SINK_PAST, MAPPER
 
+pytestmark = pytest.mark.nats_users  # it asks the broker for the most
+
 TOKEN, PUBLIC, KEY = "token-of-twilio", "https://hooks.example.com", "the-key-of-the-test"
 FAST = Limits(
     contacts_per_s=1000, contacts_per_h=None, events_per_s=1000, events_per_h=None, other_per_h=None
