@@ -52,7 +52,6 @@ class Draft(Book):
             self._sql.execute(f"CREATE TABLE IF NOT EXISTS {name} {columns} WITHOUT ROWID")
         self._sql.execute("CREATE INDEX IF NOT EXISTS event_of ON event (ext_id)")
         self._sql.execute("CREATE INDEX IF NOT EXISTS moved_to ON moved (now)")
-        self._sql.execute("CREATE INDEX IF NOT EXISTS link_to ON link (key)")
 
     # -- as a book ----------------------------------------------------------------------------------------------
 

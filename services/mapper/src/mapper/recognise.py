@@ -21,17 +21,37 @@ from shared.message import MSG_ID, Message
 _AT = f"COALESCE(NULLIF(instr(event.id, '/{ENDED}/'), 0), instr(event.id, '/{SURVEY}/'))"
 """Where the sid in the id of an interaction's own event ends; 0 in the id of any other."""
 
-_OTHERWISE = f"""SELECT event.id, MIN(said.id) FROM event
-    JOIN link ON link.sid = substr(event.id, 1, {_AT} - 1)
-    JOIN link AS other ON other.key = link.key
-    JOIN said ON said.id = other.sid || substr(event.id, {_AT})
-    WHERE event.time >= ? AND {_AT} > 0 AND event.id NOT IN (SELECT id FROM said)
-    GROUP BY event.id"""  # noqa: S608 - ours
+_UNSAID = f"""SELECT event.id, interaction.body FROM event
+    JOIN link ON link.sid = substr(event.id, 1, {_AT} - 1) JOIN interaction USING (key)
+    WHERE event.time >= ? AND {_AT} > 0 AND event.id NOT IN (SELECT id FROM said)"""  # noqa: S608 - ours
+
+
+class _Named(msgspec.Struct):
+    """Of an interaction in the book, what it is called."""
+
+    links: set[str] = set()
+
+
+_NAMED = msgspec.msgpack.Decoder(_Named)
 
 
 def said_otherwise(sql: sqlite3.Connection, since: str = "") -> list[tuple[str, str]]:
-    """(id, the id it was said under) of what stands in a table `event` and happened since, by a table `said`."""
-    return sql.execute(_OTHERWISE, (since,)).fetchall()
+    """(id, the id it was said under) of what stands in a table `event` and happened since, by a table `said`.
+
+    An interaction's links stand in its row: to join them, SQLite would need an index that nothing else does.
+    """
+    if sql.execute("SELECT 1 FROM said LIMIT 1").fetchone() is None:
+        return []
+    found = []
+    for id_, body in sql.execute(_UNSAID, (since,)):
+        sid, end = _parts(id_)
+        names = msgspec.json.encode([f"{link}{end}" for link in _NAMED.decode(body).links - {sid}]).decode()
+        ((said,),) = sql.execute(
+            "SELECT MIN(id) FROM said WHERE id IN (SELECT value FROM json_each(?))", (names,)
+        )
+        if said:
+            found.append((id_, said))
+    return found
 
 
 def settle_waiting(book: Book) -> None:
@@ -93,6 +113,13 @@ class Said:
         self._sql.execute(
             "UPDATE outbox SET message = ? WHERE number = ?", (msgspec.msgpack.encode(named), number)
         )
+
+
+def _parts(id_: str) -> tuple[str, str]:
+    """The sid in the id of an interaction's own event, and what follows it."""
+    at = id_.find(f"/{ENDED}/")
+    at = id_.index(f"/{SURVEY}/") if at < 0 else at
+    return id_[:at], id_[at:]
 
 
 def _own(id_: str) -> bool:
