@@ -62,7 +62,7 @@ class UnreadableError(ValueError):
     """The body is not what its source sends.  The message names a place, never a value."""
 
 
-class Heard(Struct, frozen=True, kw_only=True, gc=False):
+class Heard(Struct, frozen=True, kw_only=True, gc=False, omit_defaults=True):
     """What one raw event says about one interaction."""
 
     id: str  # the raw event's

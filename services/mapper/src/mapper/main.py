@@ -9,6 +9,7 @@ import structlog
 from faststream.asgi import AsgiFastStream
 from prometheus_client import CollectorRegistry
 
+from mapper.beside import read_beside
 from mapper.book import Book
 from mapper.forgetting import Forgetting
 from mapper.mapping import Mapping
@@ -66,7 +67,9 @@ def create_app(settings: Settings, config: Config, login: Login) -> AsgiFastStre
 
     async def hear() -> None:
         await forgetting.begin()
-        await rebuild(broker, mapping)
+        await rebuild(
+            broker, mapping, lambda after, to: read_beside(settings.nats_url, config, after=after, to=to)
+        )
         await mapping.catch_up()
         await bus.listen(broker, MAPPER, mapping.on_batch)
         async with asyncio.TaskGroup() as group:

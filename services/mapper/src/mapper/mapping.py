@@ -21,21 +21,21 @@ import structlog
 from nats.aio.msg import Msg
 
 from mapper.book import Book
-from mapper.heard import Heard, UnreadableError, read
+from mapper.heard import Heard, UnreadableError
 from mapper.metrics import Metrics
+from mapper.readout import ForgottenError, Readout, heard_in, read_out, stored_ms
 from mapper.said import said
-from mapper.search import names_of
 from mapper.step import Policy
 from mapper.take import Made, look, retell, take
 from shared import command, dead, receipt, span, spans
 from shared.bus import ATOMIC_MAX, NotPublishedError, Publisher
 from shared.config import Config
-from shared.event import RawEvent, epoch_ms, from_message
+from shared.event import epoch_ms
 from shared.message import Message
 from shared.receipt import Receipt
-from shared.tombstone import Tombstones, theirs
+from shared.tombstone import Tombstones
 from shared.topology import BREVO, MAPPER
-from shared.trace import because, follow
+from shared.trace import TRACEPARENT, because, follow
 
 BRING_S = 0.05  # between two bits of a backlog: what happens now has its turn
 LOOK_S = 0.5  # how often what waits is looked at again
@@ -176,18 +176,23 @@ class Mapping:
 
     def refold(self, messages: Sequence[Msg]) -> None:
         """Fold again what was acked long ago: events go to the outbox, and nothing is published."""
-        with spans.Again(span.REFOLD, stream=MAPPER.stream, count=len(messages)) as again:
-            self._refold(messages, again)
+        self.take_in(read_out(messages, self._policy.reading, self.tombstones))
 
-    def _refold(self, messages: Sequence[Msg], again: spans.Again) -> None:
-        events, _ = self._read(messages, again)
-        heard_ms = _stored_ms(messages[-1])
-        sequence = messages[-1].metadata.sequence.stream
-        with self._book:
-            made = take(self._book, events, self._policy, now_ms=heard_ms, sequence=sequence, contacts=False)
+    def take_in(self, batch: Readout) -> None:
+        """The same, of what was read already."""
+        count = batch.customers + batch.others + batch.unreadable + len(batch.forgotten)
+        with spans.Again(span.REFOLD, stream=MAPPER.stream, count=count) as again, self._book:
+            events = [(heard, again.follow({TRACEPARENT: cause})) for heard, cause in batch.events]
+            made = take(
+                self._book, events, self._policy,
+                now_ms=batch.stored_ms, sequence=batch.sequence, contacts=False,
+            )  # fmt: skip
             self._book.put_out(self._said(made, past=True))
             self._book.retelling = True
-        self._metrics.sequence.set(sequence)
+        self._unwanted += batch.forgotten
+        self._metrics.forgotten.inc(len(batch.forgotten))
+        self._count(batch.customers, batch.others, batch.unreadable)
+        self._metrics.sequence.set(batch.sequence)
 
     async def retell(self) -> None:
         """Put the contacts that `refold` left out ahead of everything in the outbox."""
@@ -240,16 +245,15 @@ class Mapping:
         """What was heard, each with its trace, and dead letters."""
         events: list[tuple[Heard, str]] = []
         letters: list[Message] = []
-        customers = 0
+        customers = forgotten = 0
         for message in messages:
             headers = message.headers or {}
             try:
-                event = from_message(message.subject, headers, message.data)
-                heard = read(event, self._policy.reading)
-                if self.tombstones and self._is_forgotten(event, heard):
-                    self._metrics.forgotten.inc()
-                    self._unwanted.append(message.metadata.sequence.stream)
-                    continue
+                heard = heard_in(message, self._policy.reading, self.tombstones)
+            except ForgottenError:
+                forgotten += 1
+                self._unwanted.append(message.metadata.sequence.stream)
+                continue
             except (UnreadableError, ValueError) as error:
                 letters.append(_letter(message, str(error)))
                 batch.fail(headers, "unreadable")
@@ -258,19 +262,14 @@ class Mapping:
             if heard is not None and heard.links:
                 events.append((heard, cause))
             customers += heard is not None
-        for kind, count in (
-            ("customer", customers),
-            ("other", len(messages) - customers - len(letters)),
-            ("unreadable", len(letters)),
-        ):
-            if count:
-                self._metrics.heard.labels(kind).inc(count)
+        self._metrics.forgotten.inc(forgotten)
+        self._count(customers, len(messages) - customers - len(letters) - forgotten, len(letters))
         return events, letters
 
-    def _is_forgotten(self, event: RawEvent, heard: Heard | None) -> bool:
-        """Whether it happened to somebody before they were forgotten."""
-        covered = self.tombstones.until_ms
-        return theirs(names_of(event, heard), lambda name: event.time_ms <= covered(name))
+    def _count(self, customers: int, others: int, unreadable: int) -> None:
+        for kind, count in (("customer", customers), ("other", others), ("unreadable", unreadable)):
+            if count:
+                self._metrics.heard.labels(kind).inc(count)
 
     def _fold(self, messages: Sequence[Msg], batch: spans.Batch) -> None:
         events, letters = self._read(messages, batch)
@@ -279,7 +278,7 @@ class Mapping:
             now_ms = self._now_ms()
             past = bool(events) and all(heard.time_ms < now_ms - PAST_MS for heard, _ in events)
             made = take(self._book, events, self._policy, now_ms=now_ms, sequence=sequence)
-            self._put_out(made, letters, past=past, stored_ms=_stored_ms(messages[0]))
+            self._put_out(made, letters, past=past, stored_ms=stored_ms(messages[0]))
         self._metrics.sequence.set(sequence)
 
     def _look(self) -> None:
@@ -353,11 +352,6 @@ def _about(message: Message) -> span.Attributes:
             return {**span.command(id_), **span.task(str(properties.get("task_sid", "")))}
         case one:
             return span.command(one.id)
-
-
-def _stored_ms(message: Msg) -> int:
-    """When the log stored it, epoch milliseconds."""
-    return round(message.metadata.timestamp.timestamp() * 1000)
 
 
 def _letter(message: Msg, why: str) -> Message:
