@@ -18,6 +18,7 @@ import nats
 import pytest
 from hypothesis import settings
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from ruamel.yaml import YAML
 
 from shared import bus, command, trace
 from shared.bootstrap import bootstrap
@@ -27,6 +28,7 @@ from shared.topology import Consumer
 from tajo import nats_server as embedded
 
 ROOT = Path(__file__).parent.parent
+NATS_CONF = ROOT / "deploy/nats/nats.conf"
 NO_TWILIO = {
     f"TAJO_TWILIO_{product}_URL": "http://127.0.0.1:9"  # where nothing listens
     for product in ("FLEX", "TASKROUTER", "CONVERSATIONS", "EVENTS")
@@ -48,25 +50,20 @@ class NatsServer:
 
     def start(self) -> None:
         """Start it and return when it answers."""
-        self._process = subprocess.Popen(
-            embedded.command(
-                config=ROOT / "deploy/nats/nats.conf", store=self._store, host="127.0.0.1", port=self.port
-            ),
-            stderr=subprocess.DEVNULL,
-        )
+        self._start()
         deadline = time.monotonic() + 10
         while not embedded.answers("127.0.0.1", self.port):
-            if time.monotonic() > deadline or self._process.poll() is not None:
+            if time.monotonic() > deadline or not self._runs():
                 pytest.fail("nats-server did not start")
             time.sleep(0.01)
 
     def stop(self) -> None:
         """SIGTERM, and wait."""
-        self._end(subprocess.Popen.terminate)
+        self._end(signal.SIGTERM)
 
     def kill(self) -> None:
         """SIGKILL, and wait."""
-        self._end(subprocess.Popen.kill)
+        self._end(signal.SIGKILL)
 
     async def say(self, *said: Command | Message) -> None:
         """Publish commands, or whole messages, as a service does."""
@@ -103,11 +100,56 @@ class NatsServer:
         finally:
             await connection.close()
 
-    def _end(self, how) -> None:
+    def _start(self) -> None:
+        self._process = subprocess.Popen(
+            embedded.command(config=NATS_CONF, store=self._store, host="127.0.0.1", port=self.port),
+            stderr=subprocess.DEVNULL,
+        )
+
+    def _runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _end(self, number: int) -> None:
         if self._process is not None:
-            how(self._process)
+            self._process.send_signal(number)
             self._process.wait(10)
             self._process = None
+
+
+class NatsContainer(NatsServer):
+    """The same from the image that docker-compose.yml runs; each start is a new container over the same store."""
+
+    def __init__(self, store: Path, port: int) -> None:
+        super().__init__(store, port)
+        store.mkdir()  # by us, or the engine makes it as root
+        self._container = None
+
+    def _start(self) -> None:
+        from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - two seconds, for who asks alone
+
+        image = YAML(typ="safe").load(ROOT / "docker-compose.yml")["services"]["nats"]["image"]
+        self._container = (
+            DockerContainer(image)
+            .with_command("--config /etc/nats/tajo.conf --store_dir /data")
+            .with_volume_mapping(str(NATS_CONF), "/etc/nats/tajo.conf", "ro")
+            .with_volume_mapping(str(self._store), "/data", "rw")
+            .with_bind_ports(4222, self.port)
+            .with_kwargs(user=f"{os.getuid()}:{os.getgid()}")
+            .start()
+        )
+
+    def _runs(self) -> bool:
+        engine = self._container.get_wrapped_container()
+        engine.reload()
+        return engine.status == "running"
+
+    def _end(self, number: int) -> None:
+        if self._container is not None:
+            engine = self._container.get_wrapped_container()
+            engine.kill(signal=number)
+            engine.wait(timeout=10)
+            self._container.stop()
+            self._container = None
 
 
 def free_port() -> int:
@@ -261,7 +303,8 @@ def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
 @pytest.fixture
 def nats_server(tmp_path: Path) -> Iterator[NatsServer]:
     """A broker with our streams and consumers."""
-    server = NatsServer(tmp_path / "nats", free_port())
+    kind = {"": NatsServer, "container": NatsContainer}[os.environ.get("TAJO_TEST_NATS", "")]
+    server = kind(tmp_path / "nats", free_port())
     server.start()
     asyncio.run(bootstrap(server.url))
     yield server
