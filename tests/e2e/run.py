@@ -138,9 +138,9 @@ class Test:
         """What the status says once nothing waits or is in hand."""
 
         def look() -> dict | None:
-            status = self.stack.status()
-            waiting = sum(count for lag in status["lag"].values() for count in lag.values())
-            return status if status["connected"] and not waiting and not status["spooled"] else None
+            if (status := self.stack.status()) is None or not status["connected"] or status["spooled"]:
+                return None
+            return None if any(count for lag in status["lag"].values() for count in lag.values()) else status
 
         return until("nothing waits", look)
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import socket
 import subprocess
@@ -107,12 +108,13 @@ class Stack:
         """What the local Brevo holds."""
         return json.loads(get(f"{self.sandbox}/_sandbox/state"))
 
-    def status(self) -> dict[str, Any]:
-        """What `tajo connectors status` says."""
+    def status(self) -> dict[str, Any] | None:
+        """What `tajo connectors status` says; None while the broker is away."""
         said = self.compose(
             "run", "--rm", "-T", "tajo", "connectors", "status", "twilio-flex", "--json", ok=False
         )
-        return json.loads(said[said.index("{\n") : said.rindex("}") + 1])
+        found = re.search(r'^\{\n  "connected".*^\}', said, re.MULTILINE | re.DOTALL)
+        return json.loads(found[0]) if found else None
 
     def kill(self, service: str) -> None:
         """SIGKILL from outside, as the kernel does it; `docker kill` would count as stopped on purpose."""
