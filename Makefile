@@ -1,6 +1,6 @@
 # Everything a person or CI runs.  Needs Python >= 3.11, git and make; the rest it sets up by itself.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test fault bench check format golden up clean
+.PHONY: help setup demo test fault bench e2e check format golden up down local clean
 
 PYTHON ?= python3
 FOUND := $(shell command -v uv 2>/dev/null)
@@ -41,6 +41,9 @@ fault: setup ## 100,000 webhooks while everything is killed 200 times; writes do
 bench: setup ## how fast, and how near the limit; writes docs/performance.md.  ARGS="--only ingest", ARGS=--json
 	@$(RUN) python -m tests.bench --write $(ARGS)
 
+e2e: ## the compose deployment from a clean checkout, seen from outside; needs Docker and Compose
+	@$(PYTHON) tests/e2e/run.py
+
 check: setup ## format, lint, types, import boundaries
 	@$(RUN) ruff format --check --quiet . || { echo "run: make format" >&2; exit 1; }
 	@$(RUN) ruff check --quiet .
@@ -56,7 +59,13 @@ golden: setup ## rewrite what the mapping stories end as, docs/metrics.md, and w
 	@$(RUN) pytest tests/integration/test_cli_documented.py --rewrite-cli --quiet
 	@git --no-pager diff --stat tests/golden docs
 
-up: setup ## run everything on this machine, against the real APIs
+up: ## run everything under Docker Compose, as .env says, and watch until it is healthy
+	@$(PYTHON) deploy/up.py
+
+down: ## stop what `make up` started; its data stay
+	@$$(docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose) down
+
+local: setup ## run everything on this machine without Docker
 	@$(RUN) tajo up
 
 clean: ## remove what was set up and what was stored

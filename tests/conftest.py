@@ -18,6 +18,7 @@ import nats
 import pytest
 from hypothesis import settings
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from ruamel.yaml import YAML
 
 from shared import bus, command, trace
 from shared.bootstrap import bootstrap
@@ -29,6 +30,7 @@ from shared.topology import Consumer
 from tajo import nats_server as embedded
 
 ROOT = Path(__file__).parent.parent
+NATS_CONF = ROOT / "deploy/nats/nats.conf"
 NO_TWILIO = {
     f"TAJO_TWILIO_{product}_URL": "http://127.0.0.1:9"  # where nothing listens
     for product in ("FLEX", "TASKROUTER", "CONVERSATIONS", "EVENTS")
@@ -59,27 +61,25 @@ class NatsServer:
         self.url = f"nats://{TESTER if users else ''}127.0.0.1:{port}"
         self.log = store.with_suffix(".log")
         self._store = store
-        self._config = users_too(store.with_suffix(".conf")) if users else ROOT / "deploy/nats/nats.conf"
+        self._config = users_too(store.with_suffix(".conf")) if users else NATS_CONF
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start it and return when it answers."""
-        command = embedded.command(config=self._config, store=self._store, host="127.0.0.1", port=self.port)
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stderr=log)
+        self._start()
         deadline = time.monotonic() + 10
         while not embedded.answers("127.0.0.1", self.port):
-            if time.monotonic() > deadline or self._process.poll() is not None:
+            if time.monotonic() > deadline or not self._runs():
                 pytest.fail("nats-server did not start")
             time.sleep(0.01)
 
     def stop(self) -> None:
         """SIGTERM, and wait."""
-        self._end(subprocess.Popen.terminate)
+        self._end(signal.SIGTERM)
 
     def kill(self) -> None:
         """SIGKILL, and wait."""
-        self._end(subprocess.Popen.kill)
+        self._end(signal.SIGKILL)
 
     def denied(self) -> list[str]:
         """What somebody was not allowed, as the broker's log has it."""
@@ -120,11 +120,57 @@ class NatsServer:
         finally:
             await connection.close()
 
-    def _end(self, how) -> None:
+    def _start(self) -> None:
+        command = embedded.command(config=self._config, store=self._store, host="127.0.0.1", port=self.port)
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command, stderr=log)
+
+    def _runs(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def _end(self, number: int) -> None:
         if self._process is not None:
-            how(self._process)
+            self._process.send_signal(number)
             self._process.wait(10)
             self._process = None
+
+
+class NatsContainer(NatsServer):
+    """The same from the image that docker-compose.yml runs; each start is a new container over the same store."""
+
+    def __init__(self, store: Path, port: int, *, users: bool = False) -> None:
+        super().__init__(store, port, users=users)
+        store.mkdir()  # by us, or the engine makes it as root
+        self._container = None
+
+    def _start(self) -> None:
+        from testcontainers.core.container import DockerContainer  # noqa: PLC0415 - two seconds, for who asks alone
+
+        image = YAML(typ="safe").load(ROOT / "docker-compose.yml")["services"]["nats"]["image"]
+        self._container = (
+            DockerContainer(image)
+            .with_command("--config /etc/nats/tajo.conf --store_dir /data")
+            .with_volume_mapping(str(self._config), "/etc/nats/tajo.conf", "ro")
+            .with_volume_mapping(str(self._store), "/data", "rw")
+            .with_bind_ports(4222, self.port)
+            .with_kwargs(user=f"{os.getuid()}:{os.getgid()}")
+            .start()
+        )
+
+    def _runs(self) -> bool:
+        engine = self._container.get_wrapped_container()
+        engine.reload()
+        return engine.status == "running"
+
+    def _end(self, number: int) -> None:
+        if self._container is not None:
+            engine = self._container.get_wrapped_container()
+            engine.kill(signal=number)
+            engine.wait(timeout=10)
+            with self.log.open("ab") as log:
+                log.write(engine.logs())
+            self._container.stop()
+            self._container = None
 
 
 def free_port() -> int:
@@ -292,7 +338,10 @@ def nats_users(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 @pytest.fixture
 def nats_server(tmp_path: Path, nats_users: bool) -> Iterator[NatsServer]:
     """A broker with our streams and consumers."""
-    server = NatsServer(tmp_path / "nats", free_port(), users=nats_users)
+    if os.environ.get("TAJO_TEST_NATS", "") == "container":
+        server: NatsServer = NatsContainer(tmp_path / "nats", free_port(), users=nats_users)
+    else:
+        server = NatsServer(tmp_path / "nats", free_port(), users=nats_users)
     server.start()
     asyncio.run(bootstrap(server.url))
     yield server

@@ -1,7 +1,7 @@
 """Spans to a collector, by OpenTelemetry's SDK.  Imported only where spans are recorded: it costs memory.
 
 What waits is bounded (OTEL_BSP_MAX_QUEUE_SIZE, 2,048 spans of some 2 KB; then the oldest go), is sent by a thread of the
-SDK's own, and a collector that is away costs nobody but the spans: the one log line a minute says so.
+SDK's own, and a collector that is away costs nobody but the spans: one log line an hour says so.
 """
 
 import logging
@@ -21,7 +21,7 @@ from shared import trace
 from shared.span import Span
 
 END_S = 2.0  # for what waits to be sent when we leave; an orderly stop hands over within so long
-SAY_AGAIN_S = 60.0
+SAY_AGAIN_S = 3600.0  # a deployment without a collector is no news each minute
 
 log = structlog.get_logger()
 
@@ -36,7 +36,7 @@ _KINDS = {
 }
 
 
-class _OnceAMinute(logging.Handler):
+class _OnceAnHour(logging.Handler):
     """What the SDK logs, without its words: they hold the address, and that may hold a password."""
 
     def __init__(self) -> None:
@@ -57,7 +57,7 @@ class _OnceAMinute(logging.Handler):
 def exporter(service: str) -> tuple[Callable[[Span], None], Callable[[], None]]:
     """What takes a span, at once and without ever raising; and what sends those that wait, for END_S at most."""
     quiet = logging.getLogger("opentelemetry")
-    quiet.handlers, quiet.propagate = [_OnceAMinute()], False
+    quiet.handlers, quiet.propagate = [_OnceAnHour()], False
     resource = Resource.create({"service.name": service, "service.namespace": "tajo"})
     processor = BatchSpanProcessor(OTLPSpanExporter())
 
