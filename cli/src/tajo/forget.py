@@ -71,7 +71,10 @@ def certificate(one: Erasure, running: Sequence[Heartbeat]) -> Certificate:
     ]
     if not any(beat.service == "ingest" for beat in running):
         unreached.append("no ingest runs: before its spool is drained what is theirs is left out")
-    unreached.append("copies elsewhere: backups, and what Twilio itself keeps")
+    unreached.append(
+        "copies elsewhere: backups, plan files, exports, rebuilds by --into (TAJO_DATA_DIR/into, and their accounts), "
+        "and what Twilio itself keeps"
+    )
     return Certificate(
         id=one.asked.id,
         asked=rfc3339(one.asked.asked_ms),

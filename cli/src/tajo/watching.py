@@ -34,7 +34,7 @@ def nobody_begins(state: State) -> Callable[[Replay], None]:
             said = True
             why = f": {now.why}" if now.why else ""
             err.print(
-                f"The mapper has not begun yet{why}.  Does it run?  `tajo connectors status twilio-flex` says.",
+                f"The mapper has not begun yet{why}: it does one replay after the other, or does not run; `tajo connectors status twilio-flex` says which.",
                 style="yellow", soft_wrap=True, markup=False, highlight=False,
             )  # fmt: skip
 

@@ -15,7 +15,7 @@ from brevo_sink.brevo import Brevo, Reply, Result
 from shared.config import Attribute, Config
 from shared.verdict import Pause
 
-REMEDY = "mend it at Brevo, or in the connector file and start again"
+REMEDY = "mend it at Brevo, and it goes on by itself; or in the connector file, and start again"
 
 _ACCEPTABLE = {
     "text": {"text", "category", "multiple-choice"},  # options are told by their label
