@@ -55,7 +55,7 @@ def main() -> None:
             found[name] = MEASUREMENTS[name](quick=asked.quick)
             run = page.Run(
                 at=page.now(), machine=page.this_machine(), core=(core + machine.share()) / 2,
-                sources=hot.sources(machine.ROOT), numbers=found[name].numbers,
+                sources=hot.sources(machine.ROOT, name), numbers=found[name].numbers,
             )  # fmt: skip
             history.add(name, found[name], run)
             if asked.write:  # after each: what the next one breaks off is kept

@@ -41,7 +41,7 @@ class Bare(machine.Process):
 
 def measure(*, quick: bool) -> Found:
     """Three figures and a curve.  Each way in turn, several times, because other work on the machine changes."""
-    count, rounds, paced = (300, 1, 200) if quick else (20_000, 3, 10_000)
+    count, rounds, paced = (300, 1, 200) if quick else (8_000, 3, 5_000)
     with machine.folder() as folder, machine.broker(folder) as broker:
         ways = {
             "empty": Bare("empty", folder),
