@@ -181,8 +181,10 @@ def found(
             met=one.peak_mb < 500,
         ),
     ]
+    says = "Each point is a fold of its own; what else the machine did differs from one to the next."
     curves = [
         Curve(
+            says=says,
             name="rebuild-events", title="rebuild: raw events", x="raw events", y="µs of CPU each",
             lines={"fold and contacts": [(one.events, one.cpu_s / one.events * 1e6) for one in by_events]},
         ),
