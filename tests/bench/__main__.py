@@ -43,7 +43,6 @@ def main() -> None:
     if asked.quick and asked.write == docs:
         parser.error("what --quick finds is no figure: leave one of the two out")
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # children are ended, folders removed
-    history = page.History.read((asked.write or docs) / "performance.json")
     found: dict[str, Found] = {}
     columns = (TextColumn("{task.description:10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
@@ -55,10 +54,11 @@ def main() -> None:
             found[name] = MEASUREMENTS[name](quick=asked.quick)
             run = page.Run(
                 at=page.now(), machine=page.this_machine(), core=(core + machine.share()) / 2,
-                sources=hot.sources(machine.ROOT), numbers=found[name].numbers,
+                sources=hot.sources(machine.ROOT, name), numbers=found[name].numbers,
             )  # fmt: skip
-            history.add(name, found[name], run)
             if asked.write:  # after each: what the next one breaks off is kept
+                history = page.History.read(asked.write / "performance.json")
+                history.add(name, found[name], run)
                 page.write(history, asked.write)
             progress.advance(bar)
     if asked.json:

@@ -3,27 +3,42 @@
 import hashlib
 from pathlib import Path
 
-FILES = (
+_SHARED = (
+    "deploy/nats/nats.conf",
     *(f"shared/src/shared/{name}.py" for name in (
         "bus", "command", "event", "headers", "message", "past", "protocol", "redact", "topology", "trace",
     )),
-    *(f"services/ingest/src/ingest/{name}.py" for name in (
-        "commit", "judge", "keep", "signature", "sources", "spool", "webhook",
-    )),
-    *(f"services/mapper/src/mapper/{name}.py" for name in (
+)  # fmt: skip
+_INGEST = tuple(
+    f"services/ingest/src/ingest/{name}.py"
+    for name in ("commit", "judge", "keep", "signature", "sources", "spool", "webhook")
+)
+_MAPPER = tuple(
+    f"services/mapper/src/mapper/{name}.py" for name in (
         "attributes", "book", "customer", "fold", "heard", "identity", "interaction", "mapping", "rebuild", "said", "step",
         "take",
-    )),
-    *(f"services/brevo-sink/src/brevo_sink/{name}.py" for name in (
+    )
+)  # fmt: skip
+_SINK = tuple(
+    f"services/brevo-sink/src/brevo_sink/{name}.py" for name in (
         "brevo", "budget", "contacts", "delivery", "desk", "ends", "events", "ledger", "papers", "request",
-    )),
-    "deploy/nats/nats.conf",
+    )
 )  # fmt: skip
 
+FILES = {
+    "ingest": (*_SHARED, *_INGEST),
+    "mapper": (*_SHARED, *_MAPPER),
+    "rebuild": (*_SHARED, *_MAPPER),
+    "sink": (*_SHARED, *_SINK),
+    "whole": (*_SHARED, *_INGEST, *_MAPPER, *_SINK),
+    "tracing": (*_SHARED, *_INGEST, *_MAPPER),
+}
+"""By measurement."""
 
-def sources(root: Path) -> str:
-    """A hash of all of them, as they are in this tree."""
+
+def sources(root: Path, measurement: str) -> str:
+    """A hash of what it depends on, as it is in this tree."""
     whole = hashlib.sha256()
-    for name in FILES:
+    for name in FILES[measurement]:
         whole.update(name.encode() + b"\0" + hashlib.sha256((root / name).read_bytes()).digest())
     return whole.hexdigest()[:16]

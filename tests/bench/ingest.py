@@ -10,6 +10,7 @@ from tests.bench import machine
 from tests.bench.figures import Curve, Figure, Found
 from tests.bench.load import Order, Report
 
+FULL, QUICK = (8_000, 3, 5_000), (300, 1, 200)  # webhooks a round, rounds, webhooks at the pace
 PACE = 1000  # webhooks a second, of the second figure
 LIMIT_BUSY = 0.9  # from here on the generator is what is measured
 
@@ -41,7 +42,7 @@ class Bare(machine.Process):
 
 def measure(*, quick: bool) -> Found:
     """Three figures and a curve.  Each way in turn, several times, because other work on the machine changes."""
-    count, rounds, paced = (300, 1, 200) if quick else (20_000, 3, 10_000)
+    count, rounds, paced = QUICK if quick else FULL
     with machine.folder() as folder, machine.broker(folder) as broker:
         ways = {
             "empty": Bare("empty", folder),

@@ -1,4 +1,4 @@
-"""docs/performance.md, its pictures, and docs/performance.json: what the last runs found."""
+"""docs/performance.md, its pictures, its history docs/performance.json, and docs/scaling.md: what the last runs found."""
 
 import datetime as dt
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from tajo import nats_server
-from tests.bench import drawing
+from tests.bench import drawing, scaling
 from tests.bench.figures import Figure, Found, changed, table
 
 RUNS_MAX = 50  # of each measurement, in the history: a year of weekly ones
@@ -31,7 +31,7 @@ class Run(msgspec.Struct):
     at: str  # RFC 3339
     machine: str
     core: float  # of one, that a process got which wanted it all
-    sources: str  # of tests/bench/hot.py
+    sources: str  # their hash: hot.py
     numbers: dict[str, float]
 
 
@@ -60,6 +60,9 @@ def write(history: History, docs: Path) -> None:
         for curve in found.curves:
             (pictures / f"{curve.name}.svg").write_text(drawing.svg(curve), encoding="utf-8")
     (docs / "performance.md").write_text(markdown(history), encoding="utf-8")
+    numbers = {name: value for found in history.last.values() for name, value in found.numbers.items()}
+    if all(name in numbers for name in scaling.NEEDED):
+        (docs / "scaling.md").write_text(scaling.markdown(numbers), encoding="utf-8")
     told = msgspec.json.format(msgspec.json.encode(history, order="deterministic"), indent=1)
     (docs / "performance.json").write_bytes(told + b"\n")
 

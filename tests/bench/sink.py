@@ -18,7 +18,9 @@ from tests.bench.brevo import Brevo, Call
 from tests.bench.figures import Figure, Found
 
 LOOK_S = 0.1
+FULL, QUICK = (4_000, 60_000, 60), (100, 1_000, 3)  # contacts, events, seconds behind the limit
 LIMIT = 50  # calls a second, of the second figure
+OURS = 0.7  # of the limit: the sink's default fraction, without which no call is spared when two take unequally long
 AT_ONCE = CONNECTIONS - EVENT_CALLS  # upserts the sink has open
 
 
@@ -48,7 +50,8 @@ def told(folder: Path, said: Sequence[Command], calls: int, per_s: int) -> tuple
     """The calls that came of a backlog, at least so many, the sink's seconds of CPU, and its most memory."""
     with machine.broker(folder) as broker, Brevo(folder, per_s) as brevo:
         asyncio.run(_say(broker.url, said))
-        with machine.Service("brevo-sink", folder, broker.url, **brevo.environment) as sink:
+        environment = {**brevo.environment, "TAJO_BREVO_RATE_FRACTION": str(OURS)} if per_s else brevo.environment
+        with machine.Service("brevo-sink", folder, broker.url, **environment) as sink:
             sink.ready()
             cpu_s, before, made = sink.cpu_s, -1, brevo.calls
             while sum(one.size for one in made if one.status < 300) < calls or len(made) != before:
@@ -95,7 +98,7 @@ def span_s(calls: Sequence[Call]) -> float:
 
 def measure(*, quick: bool) -> Found:
     """Three figures."""
-    people, happened, limited_s = (100, 1_000, 3) if quick else (4_000, 60_000, 60)
+    people, happened, limited_s = QUICK if quick else FULL
     with machine.folder() as folder:
         contacts = upserts(people)
         bare_s = bare(folder, contacts)
@@ -107,10 +110,11 @@ def measure(*, quick: bool) -> Found:
         )
         batches = [one for one in batched if one.path == "/v3/events/batch"]
         per_s = sum(one.size for one in batches[1:]) / span_s(batches)
-        many = LIMIT * limited_s
+        ours = LIMIT * OURS
+        many = round(ours * limited_s)
         slow, _, _ = told(folder / "limited", upserts(many), many, LIMIT)
         kept = [one for one in slow if one.path == "/v3/contacts"][LIMIT:]
-        used = (len(kept) - 1) / span_s(kept) / LIMIT
+        used = (len(kept) - 1) / span_s(kept) / ours
     figures = [
         Figure(
             what="sink behind a backlog, no limit: events",
@@ -127,8 +131,8 @@ def measure(*, quick: bool) -> Found:
         ),
         Figure(
             what=f"sink behind a backlog, {LIMIT} calls/s allowed",
-            found=f"{used * LIMIT:.1f} calls/s, {sum(one.status == 429 for one in slow)} refused",
-            ceiling=f"what Brevo allows: {LIMIT}/s",
+            found=f"{used * ours:.1f} calls/s, {sum(one.status == 429 for one in slow)} refused",
+            ceiling=f"the part that is ours, {OURS}: {ours:.0f}/s",
             ratio=used,
             least=0.95,
         ),
