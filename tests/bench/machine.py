@@ -133,9 +133,9 @@ def until(process: Process, answers: Callable[[], bool]) -> None:
 
 
 def cpu_s(pid: int) -> float:
-    """User and system time of a process so far: other work on the machine changes it less than wall time."""
+    """User and system time of a process and of those it waited for: other work changes it less than wall time."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) * TICK_S
+    return sum(map(int, fields[11:15])) * TICK_S
 
 
 def memory_mb(pid: int, name: str) -> float:
