@@ -50,7 +50,9 @@ def told(folder: Path, said: Sequence[Command], calls: int, per_s: int) -> tuple
     """The calls that came of a backlog, at least so many, the sink's seconds of CPU, and its most memory."""
     with machine.broker(folder) as broker, Brevo(folder, per_s) as brevo:
         asyncio.run(_say(broker.url, said))
-        environment = {**brevo.environment, "TAJO_BREVO_RATE_FRACTION": str(OURS)} if per_s else brevo.environment
+        environment = (
+            {**brevo.environment, "TAJO_BREVO_RATE_FRACTION": str(OURS)} if per_s else brevo.environment
+        )
         with machine.Service("brevo-sink", folder, broker.url, **environment) as sink:
             sink.ready()
             cpu_s, before, made = sink.cpu_s, -1, brevo.calls
