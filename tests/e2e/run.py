@@ -28,7 +28,9 @@ ROOT_ALLOWED = {"volumes": ["CAP_CHOWN", "CHOWN"]}  # it makes volumes those of 
 OWN_LAYERS_BYTES_MAX = 120_000_000
 # What services may warn of while their broker, or they, are killed or taken down.
 WHILE_KILLED = {"nats_error", "spooling", "not_polled", "erasure_waits", "lease_lost", "spans_not_sent"}
-BROKER_LINES = re.compile(r"\[(INF|DBG|TRC)\]")
+BROKER_LINES = re.compile(
+    r"\[(INF|DBG|TRC)\]|\[WRN\] Plaintext passwords detected"
+)  # they are the environment's: ADR 0019
 
 
 class Caller:
