@@ -36,7 +36,7 @@ Beside = Callable[[int, int], AsyncGenerator[Readout, None]]
 
 
 async def rebuild(broker: NatsBroker, mapping: Mapping, beside: Beside) -> None:
-    """Return when the book includes everything that was acked.  docs/performance.md says how long that takes.
+    """Return when the book includes everything that was acked.  `make bench ARGS="--only rebuild"` says how long that takes.
 
     `beside` reads the log after one sequence up to another, in a process of its own.
     """
