@@ -24,16 +24,16 @@ from mapper.book import Book
 from mapper.heard import Heard, UnreadableError, read
 from mapper.metrics import Metrics
 from mapper.said import said
-from mapper.search import names_of
+from mapper.search import is_forgotten
 from mapper.step import Policy
 from mapper.take import Made, look, retell, take
 from shared import command, dead, receipt, span, spans
 from shared.bus import ATOMIC_MAX, NotPublishedError, Publisher
 from shared.config import Config
-from shared.event import RawEvent, epoch_ms, from_message
+from shared.event import epoch_ms, from_message
 from shared.message import Message
 from shared.receipt import Receipt
-from shared.tombstone import Tombstones, theirs
+from shared.tombstone import Tombstones
 from shared.topology import BREVO, MAPPER
 from shared.trace import because, follow
 
@@ -246,7 +246,7 @@ class Mapping:
             try:
                 event = from_message(message.subject, headers, message.data)
                 heard = read(event, self._policy.reading)
-                if self.tombstones and self._is_forgotten(event, heard):
+                if is_forgotten(self.tombstones, event, heard):
                     self._metrics.forgotten.inc()
                     self._unwanted.append(message.metadata.sequence.stream)
                     continue
@@ -266,11 +266,6 @@ class Mapping:
             if count:
                 self._metrics.heard.labels(kind).inc(count)
         return events, letters
-
-    def _is_forgotten(self, event: RawEvent, heard: Heard | None) -> bool:
-        """Whether it happened to somebody before they were forgotten."""
-        covered = self.tombstones.until_ms
-        return theirs(names_of(event, heard), lambda name: event.time_ms <= covered(name))
 
     def _fold(self, messages: Sequence[Msg], batch: spans.Batch) -> None:
         events, letters = self._read(messages, batch)
