@@ -304,6 +304,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backfill-conversations", type=int, default=400, help="and conversations")
     parser.addoption("--sink-kills", type=int, default=20, help="SIGKILLs of the sink while it tells Brevo")
     parser.addoption("--backlog", type=int, default=2000, help="commands that wait when the sink starts")
+    parser.addoption("--into-customers", type=int, default=60, help="rebuilt in another account")
     parser.addoption("--report", metavar="FILE", help="write what the fault tests found")
 
 
