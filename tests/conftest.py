@@ -1,6 +1,7 @@
 """Fixtures only: a real broker for every test that asks, on a free port, in a directory of its own."""
 
 import asyncio
+import itertools
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -35,6 +37,11 @@ NO_TWILIO = {
     f"TAJO_TWILIO_{product}_URL": "http://127.0.0.1:9"  # where nothing listens
     for product in ("FLEX", "TASKROUTER", "CONVERSATIONS", "EVENTS")
 }
+
+PORTS, PORTS_EACH = (
+    range(10_000, 32_000),
+    500,
+)  # below those a kernel gives to whoever asks (Linux: from 32768 on)
 
 # A machine with other things to do is no failed test.
 settings.register_profile("tajo", deadline=None)
@@ -173,12 +180,6 @@ class NatsContainer(NatsServer):
             self._container = None
 
 
-def free_port() -> int:
-    """A port nothing listens on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 class Collector:
     """Where spans are sent to over OTLP: http/protobuf, on loopback."""
 
@@ -264,6 +265,30 @@ class Service:
         return self._log.read_bytes()
 
 
+@pytest.fixture(scope="session")
+def free_port() -> Iterator[Callable[[], int]]:
+    """`free_port()`: one that nothing listens on, and no other test is given.
+
+    The kernel gives a port that is free again to the next who asks, be it before the process that it was meant for has
+    started.  So each pytest process has ports of its own, in turn: whoever listens on the first of them.
+    """
+    with ExitStack() as held:
+        for first in PORTS[::PORTS_EACH]:
+            with suppress(OSError):
+                held.enter_context(socket.create_server(("127.0.0.1", first)))
+                break
+        else:
+            pytest.fail("no ports are left: every five hundredth is listened on")
+        mine = itertools.cycle(range(first + 1, first + PORTS_EACH))
+
+        def free(port: int) -> bool:
+            with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+                return True
+            return False
+
+        yield lambda: next(filter(free, itertools.islice(mine, PORTS_EACH)))
+
+
 @pytest.fixture
 def collector() -> Iterator[Collector]:
     """Receives spans: OTEL_EXPORTER_OTLP_ENDPOINT=collector.url."""
@@ -273,7 +298,9 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture
-def everything(tmp_path: Path, nats_users: bool) -> Iterator[Callable[..., Service]]:
+def everything(
+    tmp_path: Path, nats_users: bool, free_port: Callable[[], int]
+) -> Iterator[Callable[..., Service]]:
     """`everything(TAJO_BREVO_URL=…)`: `tajo up` on free ports, its URL that of ingest."""
     made: list[Service] = []
 
@@ -304,7 +331,7 @@ def everything(tmp_path: Path, nats_users: bool) -> Iterator[Callable[..., Servi
 
 
 @pytest.fixture
-def service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+def service(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Callable[..., Service]]:
     """`service("mapper", TAJO_NATS_URL=…)`: a service on a free port, with a data directory of its own."""
     made: list[Service] = []
 
@@ -336,7 +363,7 @@ def nats_users(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.fixture
-def nats_server(tmp_path: Path, nats_users: bool) -> Iterator[NatsServer]:
+def nats_server(tmp_path: Path, nats_users: bool, free_port: Callable[[], int]) -> Iterator[NatsServer]:
     """A broker with our streams and consumers."""
     if os.environ.get("TAJO_TEST_NATS", "") == "container":
         server: NatsServer = NatsContainer(tmp_path / "nats", free_port(), users=nats_users)
@@ -363,6 +390,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backfill-conversations", type=int, default=400, help="and conversations")
     parser.addoption("--sink-kills", type=int, default=20, help="SIGKILLs of the sink while it tells Brevo")
     parser.addoption("--backlog", type=int, default=2000, help="commands that wait when the sink starts")
+    parser.addoption("--into-customers", type=int, default=60, help="rebuilt in another account")
     parser.addoption("--report", metavar="FILE", help="write what the fault tests found")
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -254,11 +253,6 @@ async def test_a_denied_publish_is_told_once_with_what_to_do(nats_server, capfd)
     all_denied(nats_server)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def tajo(url: str, *command: str, **environment: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "tajo", *command], capture_output=True, text=True, check=False,
@@ -285,7 +279,7 @@ def test_a_wrong_password_is_said_with_what_to_do_and_never_shown(nats_server, s
     assert "not-the-password" not in ended.stdout + ended.stderr + said + log
 
 
-def test_a_broker_is_not_started_while_a_password_is_missing(tmp_path, nats_users):
+def test_a_broker_is_not_started_while_a_password_is_missing(tmp_path, nats_users, free_port):
     url = f"nats://127.0.0.1:{free_port()}"
 
     ended = tajo(

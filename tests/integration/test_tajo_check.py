@@ -3,7 +3,6 @@
 import asyncio
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -78,11 +77,6 @@ async def local(tmp_path):
     )
     async with serving(brevo, twilio) as url:
         yield Local(url, twilio, brevo, tmp_path)
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 async def heard(url: str, source: str) -> None:
@@ -249,7 +243,7 @@ async def test_a_broker_that_is_away_or_not_as_it_should_be_is_named(local, nats
     ],
 )
 async def test_a_broker_that_acks_before_it_syncs_is_named_where_its_monitoring_is_open(
-    local, tmp_path, config, said
+    local, free_port, tmp_path, config, said
 ):
     port, monitoring = free_port(), free_port()
     command = embedded.command(config=ROOT / config, store=tmp_path / "nats", host="127.0.0.1", port=port)

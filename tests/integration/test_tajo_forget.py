@@ -14,6 +14,7 @@ from pathlib import Path
 
 import nats
 import pytest
+from typer.testing import CliRunner
 
 from mapper.book import Book
 from sandbox.app import serving
@@ -25,6 +26,7 @@ from sandbox.play import Target, play, wait_until_equal
 from sandbox.task import Task, at
 from sandbox.twilio import ACCOUNT_SID, survey_webhook, taskrouter_webhook
 from shared.topology import BREVO_SINK, BREVO_SINK_PAST, MAPPER
+from tajo.main import app
 
 pytestmark = pytest.mark.nats_users  # it asks the broker for the most
 
@@ -214,6 +216,9 @@ async def test_of_somebody_forgotten_no_byte_is_left_and_everybody_elses_stays(d
 @pytest.mark.timeout(240)
 async def test_nothing_of_before_comes_back_and_who_writes_again_is_a_new_customer(day):
     late = [one for one in webhooks() if one.whom == "maria"]
+    nobody = await day.forget("--email", "nobody@example.com")
+    assert (nobody.returncode, bool(day.brevo.contact(email_id=MAIL))) == (1, True)
+    assert "Nobody of that name was found" in nobody.stdout
     await day.forget("--email", MAIL)
     log = await day.state("TWILIO")
 
@@ -277,11 +282,6 @@ def children(pid: int, services: tuple[str, ...]) -> list[int]:
     return found
 
 
-async def test_who_is_unknown_is_said_to_be(day):
-    done = await day.forget("--email", "nobody@example.com")
-    wrong = await day.forget("--email", "no mail")
-    both = await day.forget("--email", MAIL, "--phone", PHONE)
-
-    assert (done.returncode, wrong.returncode, both.returncode) == (1, 2, 2)
-    assert "Nobody of that name was found" in done.stdout
-    assert day.brevo.contact(email_id=MAIL)
+@pytest.mark.parametrize("words", [("--email", "no mail"), ("--email", MAIL, "--phone", PHONE), ()])
+def test_whoever_is_not_named_once_and_well_is_wrong_usage(words):
+    assert CliRunner().invoke(app, ["forget", *words]).exit_code == 2

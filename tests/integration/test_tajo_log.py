@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import random
-import socket
 import subprocess
 import sys
 import time
@@ -16,13 +15,16 @@ import nats
 import pytest
 
 from mapper.story import given, tell
-from shared import trace
+from shared import erasure, trace
 from shared.bootstrap import bootstrap, stream_config
 from shared.config import parse
 from shared.event import RawEvent, to_message
 from shared.heartbeat import Heartbeat, IngestCounts
 from shared.message import MSG_ID, Message
+from shared.tombstone import tombstone
 from shared.topology import STATUS, TWILIO
+from tajo import log_reading
+from tajo.log_selection import selection
 
 ACCOUNT = "AC0123456789abcdef0123456789abcdef"
 FORM = "application/x-www-form-urlencoded"
@@ -72,12 +74,9 @@ async def tajo(
 
 
 @pytest.fixture
-def other(nats_server, tmp_path):
+def other(nats_server, free_port, tmp_path):
     """Another machine's broker."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    server = type(nats_server)(tmp_path / "other", port)
+    server = type(nats_server)(tmp_path / "other", free_port())
     server.start()
     asyncio.run(bootstrap(server.url))
     yield server
@@ -119,7 +118,7 @@ async def test_what_is_exported_and_imported_is_the_same_log_byte_by_byte(nats_s
     assert held(await other.messages("TWILIO")) == held(await nats_server.messages("TWILIO"))
     assert len(given(file.read_bytes())) == len(said)  # an exported file is a story's
     assert json.loads(again.stdout) == {
-        "events": len(said), "repeated": 0, "known": len(said), "stored": 0, "silent": 0
+        "events": len(said), "repeated": 0, "known": len(said), "forgotten": 0, "stored": 0, "silent": 0
     }  # fmt: skip
 
 
@@ -212,7 +211,8 @@ async def test_an_id_twice_in_a_file_is_stored_once_the_first(nats_server, other
 
     done = await tajo(other.url, "log", "import", "-", "--json", stdin=line + second)
 
-    assert json.loads(done.stdout) == {"events": 2, "repeated": 1, "known": 0, "stored": 1, "silent": 0}
+    told = json.loads(done.stdout)
+    assert (told["events"], told["repeated"], told["known"], told["stored"]) == (2, 1, 0, 1)
     (stored,) = await other.messages("TWILIO")
     assert stored.data == b"first"
 
@@ -238,6 +238,30 @@ async def test_a_log_on_which_services_are_at_work_is_left_alone_unless_told(nat
     assert len(await other.messages("TWILIO")) == 5
 
 
+async def test_of_somebody_who_was_forgotten_nothing_of_before_comes_in_and_it_is_said(nats_server, other):
+    unreadable = event(6, f"{MAIL} wrote".encode(), "application/json")
+    said = [*interaction(), unreadable, task_event(7, "task.updated", customers={"email": MAIL})]
+    await nats_server.say(*said)
+    lines = (await tajo(nats_server.url, "log", "export")).stdout
+    connection = await nats.connect(other.url)
+    key = await erasure.key(connection)
+    await erasure.ask(connection, erasure.Asked(id="e1", whom=(), asked_ms=0))
+    names = (f"email:{MAIL.lower()}", CONVERSATION)
+    await erasure.bury(connection, tombstone(key, "e1", names, 1_760_000_000_000 + 6000))
+    await connection.close()
+
+    done = await tajo(other.url, "log", "import", "-", "--json", stdin=lines)
+    again = await tajo(other.url, "log", "import", "-", stdin=lines)
+
+    assert json.loads(done.stdout) == {
+        "events": 7, "repeated": 0, "known": 0, "forgotten": 5, "stored": 2, "silent": 0
+    }  # fmt: skip
+    ids = [one.headers[MSG_ID] for one in await other.messages("TWILIO")]
+    assert ids == [said[1].headers[MSG_ID], said[6].headers[MSG_ID]]  # another's, and what happened later
+    assert b"0 of 7 stored; 2 were in the log already" in again.stdout
+    assert b"5 left out: they happened to somebody before they were forgotten here" in again.stdout
+
+
 async def test_what_was_removed_within_the_dedup_window_is_said_not_to_be_stored(nats_server):
     await nats_server.say(*interaction())
     lines = (await tajo(nats_server.url, "log", "export")).stdout
@@ -253,20 +277,27 @@ async def test_what_was_removed_within_the_dedup_window_is_said_not_to_be_stored
 
 async def test_a_selection_is_what_it_says(nats_server):
     await nats_server.say(*interaction())
+    connection = await nats.connect(nats_server.url)
 
-    async def meant(*options: str) -> list[int]:
-        done = await tajo(nats_server.url, "log", "ls", "--json", *options)
-        assert done.returncode == 0, done.stderr
-        return [one["sequence"] for one in json.loads(done.stdout)["events"]]
+    async def meant(last: int = 20, **options) -> list[int]:
+        found = await log_reading.latest(connection, selection(**options), last, headers_only=True)
+        return [one.sequence for one in found]
 
     assert await meant() == [1, 2, 3, 4, 5]
-    assert await meant("--last", "2") == [4, 5]
-    assert await meant("--sequence", "2..3") == [2, 3]
-    assert await meant("--sequence", "4..") == [4, 5]
-    assert await meant("--subjects", "twilio.*.*.conversations.>") == [4]
-    assert await meant("--since", "2025-10-09T08:53:23Z", "--until", "2025-10-09T08:53:25Z") == [3, 4]
-    assert await meant("--task", CONVERSATION) == [1, 3, 4, 5]  # the whole interaction, whoever names it
-    assert await meant("--task", OTHER, "--sequence", "..1") == []
+    assert await meant(last=2) == [4, 5]
+    assert await meant(sequence="2..3") == [2, 3]
+    assert await meant(sequence="4..") == [4, 5]
+    assert await meant(subjects=["twilio.*.*.conversations.>"]) == [4]
+    assert await meant(since="2025-10-09T08:53:23Z", until="2025-10-09T08:53:25Z") == [3, 4]
+    assert await meant(task=[CONVERSATION]) == [1, 3, 4, 5]  # the whole interaction, whoever names it
+    assert await meant(task=[OTHER], sequence="..1") == []
+    await connection.close()
+    words = (
+        "--subjects", "twilio.*.*.taskrouter.>", "--since", "2025-10-09T08:53:22Z", "--until", "2025-10-09T08:53:26Z",
+        "--sequence", "1..5", "--task", CONVERSATION, "--last", "1", "--json",
+    )  # fmt: skip
+    done = await tajo(nats_server.url, "log", "ls", *words)
+    assert [one["sequence"] for one in json.loads(done.stdout)["events"]] == [5], done.stderr
 
 
 async def test_subjects_the_broker_does_not_take_are_wrong_usage(nats_server):

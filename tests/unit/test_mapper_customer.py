@@ -31,6 +31,11 @@ def test_the_aggregates_are_told_as_defined():
     assert contact(customer, Aggregates(), {}, config).list_ids == (1,)
 
 
+def test_one_list_for_all_and_for_who_answered_is_told_once():
+    config = parse("connectors: {twilio_flex: {lists: {support_contacts: 1, csat_respondents: 1}}}")
+    assert contact(Customer(ANA), Aggregates(score=5), {}, config).list_ids == (1,)
+
+
 @pytest.mark.parametrize(
     ("value", "type_", "fitted"),
     [

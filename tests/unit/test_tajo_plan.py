@@ -109,7 +109,7 @@ def test_what_the_plan_changes_or_says_to_stay_is_no_drift(one):
 def test_everything_else_is_drift_and_a_contact_told_again_is_mended(one, mended):
     assert unexplained([one], plan(*LINES)) == [one]
     assert mended_by([one, one]) == ((one.ext_id,) if mended else ())
-    assert counted(Drift((one,), (), 1, 1)) == {one.kind: 1}
+    assert counted(Drift((one,), (), 1, 1, "")) == {one.kind: 1}
 
 
 def told(ext_id: str, name: str = "") -> Receipt:

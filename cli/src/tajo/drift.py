@@ -149,7 +149,7 @@ def sum_of(
         expected.ext_id,
         (expected.email or "").lower(),
         [(name, written(name, value, like=value)) for name, value in wanted.items()],
-        sorted(expected.list_ids),
+        sorted(set(expected.list_ids)),
         sorted((id_, name, _ms(time) // 1000) for id_, name, time in expected.events),
     ]
     lists = set(contact.list_ids) & (ours.lists | set(expected.list_ids)) if contact else ()

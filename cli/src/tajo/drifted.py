@@ -18,6 +18,7 @@ class Drift(Struct, frozen=True):
     again: tuple[str, ...]  # customers whose contacts, told again, would be as they shall be
     contacts: int  # of ours, that Brevo has
     events: int
+    until: str  # RFC 3339: events of then and later were not looked for
 
 
 def unexplained(differences: Iterable[Difference], plan: Plan) -> list[Difference]:

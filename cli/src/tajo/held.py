@@ -41,7 +41,8 @@ async def read_back(
                 brevo, found, names=called, since=rfc3339(since_ms), until=until, on_look=on_look
             )
         differences = drifted.unexplained(readback.compare(customers(expected), found, until=until), plan)
-        return Drift(tuple(differences), drifted.mended_by(differences), found.contacts, found.events)
+        again = drifted.mended_by(differences)
+        return Drift(tuple(differences), again, found.contacts, found.events, until)
     finally:
         found.close()
 

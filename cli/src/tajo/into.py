@@ -127,6 +127,8 @@ class _Rebuild:
             since_ms = 0 if self._wanted.send_old_events else state.began_ms - self._age_ms
             self._warn(state, since_ms)
             if not state.told or self._rebuilt.events_unsaid(since_ms):
+                state.told = False  # on disk before more is said: said is not told
+                self._rebuilt.keep(state)
                 await self._tell(state, since_ms, lock)
             return await self._verified(state, before)
         finally:

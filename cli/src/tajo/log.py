@@ -238,6 +238,11 @@ def import_(
             f"{done.stored - done.silent:,} of {done.events:,} stored; {done.known:,} were in the log already, "
             f"{done.repeated:,} repeated within the file", soft_wrap=True, highlight=False,
         )  # fmt: skip
+        if done.forgotten:
+            out.print(
+                f"{done.forgotten:,} left out: they happened to somebody before they were forgotten here",
+                soft_wrap=True, highlight=False,
+            )  # fmt: skip
     if done.silent:
         raise failure(
             f"{done.silent:,} were not stored: the log held them within the last two hours, and holds them no more",

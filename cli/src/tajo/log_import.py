@@ -2,7 +2,8 @@
 
 The order, and why a repetition changes nothing: 1. every line is read and checked, and one that is wrong ends it before
 anything is stored; 2. the ids the log has already are looked for in all of it, because its dedup window is two hours;
-3. the rest is published in groups, in the order of the file, with the ids it had.  What is cut off is done by doing it again.
+3. the rest is published in groups, in the order of the file, with the ids it had, but for what happened to somebody before
+they were forgotten here.  What is cut off is done by doing it again.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,11 +13,15 @@ from typing import BinaryIO
 from msgspec import Struct
 from nats.aio.client import Client
 
-from shared import bus
+from mapper.heard import UnreadableError, read
+from mapper.said import Reading
+from mapper.search import is_forgotten
+from shared import bus, erasure
 from shared.bus import ATOMIC_MAX
-from shared.cloudevent import LINE_BYTES_MAX, NotACloudEventError, from_line
+from shared.cloudevent import LINE_BYTES_MAX, NotACloudEventError, event_of, from_line
 from shared.message import MSG_ID, Message
 from shared.replay import Selection
+from shared.tombstone import Tombstones
 from shared.topology import MESSAGE_BYTES_MAX
 from tajo.log_reading import Progress, bounds, selected
 
@@ -48,6 +53,7 @@ class Imported(Struct):
     events: int
     repeated: int
     known: int = 0  # in the log already
+    forgotten: int = 0  # left out: it happened to somebody before they were forgotten
     stored: int = 0
     silent: int = 0  # of those stored, what the broker took for a repetition of what the log holds no more
 
@@ -105,10 +111,24 @@ async def known(connection: Client, ids: set[str], on_read: Progress) -> set[str
     return found
 
 
+def forgotten(tombstones: Tombstones, message: Message) -> bool:
+    """Whether it happened to somebody before they were forgotten; of what nobody can read, all it holds counts."""
+    event = event_of(message)
+    try:
+        heard = read(event, Reading())
+    except UnreadableError:
+        heard = None
+    return is_forgotten(tombstones, event, heard)
+
+
 async def store(
     connection: Client, file: BinaryIO, have: set[str], into: Imported, on_stored: Progress
 ) -> None:
-    """Publish what the log has not, in the order of the file; `into` says how far it is.  Raises NotPublishedError."""
+    """Publish what the log has not, in the order of the file; `into` says how far it is.
+
+    Raises NotPublishedError and nats' errors.
+    """
+    tombstones = (await erasure.load(connection)).tombstones()
     file.seek(0)
     seen, group, size = set(have), list[Message](), 0
     of = into.events - into.repeated - len(have)
@@ -118,9 +138,12 @@ async def store(
         if (id_ := message.headers[MSG_ID]) in seen:
             continue
         seen.add(id_)
+        if forgotten(tombstones, message):
+            into.forgotten += 1
+            continue
         if group and (len(group) == ATOMIC_MAX or size + len(message.body) > GROUP_BYTES_MAX):
             await _publish(connection, group, into)
-            on_stored(into.stored, of)
+            on_stored(into.stored + into.forgotten, of)
             group, size = [], 0
         group.append(message)
         size += len(message.body)

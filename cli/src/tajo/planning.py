@@ -138,7 +138,7 @@ def _print(made: Plan, drift: Drift | None, path: Path, *, whole: bool) -> None:
 def _print_drift(drift: Drift, *, whole: bool) -> None:
     out.print(
         f"\n[bold]Brevo itself[/bold]: {many(drift.contacts, 'contact')} and {many(drift.events, 'event')} of ours read, "
-        f"{many(len(drift.differences), 'difference')} that the plan does not explain",
+        f"{many(len(drift.differences), 'difference')} that the plan does not explain; events since {drift.until} not looked for",
         highlight=False, soft_wrap=True,
     )  # fmt: skip
     shown = drift.differences if whole else drift.differences[:SHOWN]
@@ -165,6 +165,7 @@ def _told(drift: Drift | None) -> object:
     return {
         "contacts": drift.contacts,
         "events": drift.events,
+        "until": drift.until,
         "counts": counted(drift),
         "differences": drift.differences,
         "again": drift.again,

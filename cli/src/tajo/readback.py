@@ -282,7 +282,7 @@ def totals(expected: Iterable[Expected], found: Found, ours: Ours = NOTHING) -> 
             whole.update(part)
         shall.contacts += 1
         shall.attributes += len(one.attributes)
-        shall.lists += len(one.list_ids)
+        shall.lists += len(set(one.list_ids))
         shall.events += len(one.events)
         if contact:
             there.attributes += len((ours.attributes | one.attributes.keys()) & contact.attributes.keys())

@@ -157,8 +157,8 @@ class Rebuilt:
         """What Brevo shall hold of each customer, in the order of their ext_ids."""
         for (body,) in self._sql.execute("SELECT body FROM contact ORDER BY ext_id"):
             contact = self._contact.decode(body)
-            rows = self._sql.execute(
-                "SELECT body FROM event WHERE ext_id = ? AND said = 1", (contact.ext_id,)
+            rows = self._sql.execute(  # with + by its customer, else SQLite looks at all that were said, for each of them
+                "SELECT body FROM event WHERE ext_id = ? AND +said = 1", (contact.ext_id,)
             )
             events = (self._event.decode(row) for (row,) in rows)
             yield Expected(

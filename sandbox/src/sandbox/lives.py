@@ -1,18 +1,27 @@
 """Customers of whom one learns late who they are: phones and mails that turn out to be one person's, phones that two share,
-mails that an agent asks for, surveys that come after everything else.
+mails that an agent asks for or a conversation is given, tasks that are edited, surveys that come after everything else.
 
 What Brevo shall hold in the end is for whoever plays it to say.
 """
 
+import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from sandbox.flex import messaging, voice
+from sandbox.flex import OUR_NUMBER, messaging, voice
 from sandbox.task import Agent, Task
-from sandbox.twilio import TaskRouterEvent, Webhook, stream_webhook, survey_webhook, taskrouter_webhook
+from sandbox.twilio import (
+    TaskRouterEvent,
+    Webhook,
+    conversation_webhook,
+    sid,
+    stream_webhook,
+    survey_webhook,
+    taskrouter_webhook,
+)
 
 LATER_S = 300.0  # between two contacts of one customer
 _ANA, _BEN = Agent("ana@example.com", "Ana Pérez"), Agent("ben@example.com", "Ben Okafor")
@@ -64,7 +73,8 @@ def _contact(
     tier = {"customer_tier": dice.choice(["gold", "silver"])}
     late = "customers" in known and dice.random() < 0.3
     first = tier if late else {**tier, **known}
-    if dice.random() < 0.5:
+    called = dice.random() < 0.5
+    if called:
         task = Task(name, "voice", "Support Voice", voice(phone, name, **first))
     else:
         task = Task(name, "chat", "Support Chat", messaging("sms", name, phone, name, **first))
@@ -73,18 +83,42 @@ def _contact(
         events += task.canceled(clock(40))
         return [(event.time_ms, event) for event in events]
     events += task.accepted(clock(20), _ANA)
-    if late:
+    written = late and not called and dice.random() < 0.5  # into the conversation, and not into its task
+    if late and not written:
         events += task.updated(clock(30), known)
+    if dice.random() < 0.2:
+        events += task.updated(clock(40), {"customer_tier": "bronze"})
     agent = _ANA
     if dice.random() < 0.2:
         events += task.transferred(clock(60), _ANA, _BEN, "Second line")
         agent = _BEN
     events += task.wrapup(clock(120), agent) + task.completed(clock(150), agent)
     told: list[tuple[int, TaskRouterEvent | Webhook]] = [(event.time_ms, event) for event in events]
+    if not called:
+        told += _conversation(name, phone, task.created_ms, known if written else {})
     if dice.random() < 0.4:
         at_ms = task.created_ms + dice.choice([100_000, 410_000, 4_020_000])
         told.append((at_ms, survey_webhook("", at_ms, task_sid=task.sid, score=dice.randint(1, 5))))
     return told
+
+
+def _conversation(name: str, phone: str, at_ms: int, known: dict[str, Any]) -> list[tuple[int, Webhook]]:
+    """What Conversations tells of a task's: begun before it, perhaps edited, closed before the agent has written it up."""
+    of = {"ConversationSid": sid("CH", name)}
+    address = {
+        "ParticipantSid": sid("MB", name), "MessagingBinding_Type": "sms", "MessagingBinding_Address": phone,
+        "MessagingBinding_ProxyAddress": OUR_NUMBER,
+    }  # fmt: skip
+    closed = {"StateFrom": "active", "StateTo": "closed"}
+    found = [
+        (-900, "onConversationAdded", {}), (-800, "onParticipantAdded", address),
+        *([(35_000, "onConversationUpdated", {"Attributes": json.dumps(known)})] if known else []),
+        (110_000, "onConversationStateUpdated", closed),
+    ]  # fmt: skip
+    return [
+        (at_ms + after_ms, conversation_webhook("", what, at_ms + after_ms, **of, **fields))
+        for after_ms, what, fields in found
+    ]
 
 
 def webhooks(made: Lives, shuffled: int, dice: random.Random) -> list[Callable[[], Webhook]]:

@@ -80,8 +80,8 @@ def contact(
         flex.lists.support_contacts,
         flex.lists.csat_respondents if aggregates.score is not None else None,
     ]
-    chosen = tuple(id_ for id_ in lists if id_ is not None) if flex.sync.customers else ()
-    return Contact(email, attributes, chosen)
+    chosen = dict.fromkeys(id_ for id_ in lists if id_ is not None)  # each once, where both are one list
+    return Contact(email, attributes, tuple(chosen) if flex.sync.customers else ())
 
 
 def _latest(customer: str, kind: str, known: Mapping[str, Known]) -> str:

@@ -7,9 +7,9 @@ from nats.aio.msg import Msg
 
 from mapper.heard import Heard, UnreadableError, read
 from mapper.said import Reading
-from mapper.search import names_of
+from mapper.search import is_forgotten
 from shared.event import from_message
-from shared.tombstone import Tombstones, theirs
+from shared.tombstone import Tombstones
 from shared.trace import TRACEPARENT
 
 
@@ -33,7 +33,7 @@ def heard_in(message: Msg, reading: Reading, tombstones: Tombstones) -> Heard | 
     """What it says; None for what concerns no customer.  Raises UnreadableError or ValueError, and ForgottenError."""
     event = from_message(message.subject, message.headers or {}, message.data)
     heard = read(event, reading)
-    if tombstones and theirs(names_of(event, heard), lambda name: event.time_ms <= tombstones.until_ms(name)):
+    if is_forgotten(tombstones, event, heard):
         raise ForgottenError
     return heard
 

@@ -11,7 +11,7 @@ from mapper.heard import Heard, UnreadableError, read
 from mapper.said import Reading
 from shared.event import RawEvent, from_message
 from shared.past import past
-from shared.tombstone import entity, names_in, theirs
+from shared.tombstone import Tombstones, entity, names_in, theirs
 from shared.topology import DEAD, QUARANTINE, TWILIO
 
 OTHERS = (DEAD.name, QUARANTINE.name)
@@ -42,6 +42,13 @@ def names_of(event: RawEvent, heard: Heard | None) -> set[str]:
         for name in (event.id, entity(heard.identity), heard.task, heard.conversation, *heard.links)
         if name
     } | {f"{kind}:{value}" for kind, value in heard.identifiers.items()}  # fmt: skip
+
+
+def is_forgotten(tombstones: Tombstones, event: RawEvent, heard: Heard | None) -> bool:
+    """Whether it happened to somebody before they were forgotten."""
+    return bool(tombstones) and theirs(
+        names_of(event, heard), lambda name: event.time_ms <= tombstones.until_ms(name)
+    )
 
 
 class Read(Struct, frozen=True):
