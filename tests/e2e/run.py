@@ -29,8 +29,9 @@ OWN_LAYERS_BYTES_MAX = 120_000_000
 # What services may warn of while their broker, or they, are killed or taken down.
 WHILE_KILLED = {"nats_error", "spooling", "not_polled", "erasure_waits", "lease_lost", "spans_not_sent"}
 BROKER_LINES = re.compile(
-    r"\[(INF|DBG|TRC)\]|\[WRN\] Plaintext passwords detected"
-)  # they are the environment's: ADR 0019
+    r"\[(INF|DBG|TRC)\]|Plaintext passwords detected|TTL state is outdated; attempting to recover"
+)
+"""What the broker may say: its passwords are its environment's (ADR 0019), and once killed it reads a bucket anew."""
 
 
 class Caller:
