@@ -389,7 +389,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--backfill-events", type=int, default=4000, help="TaskRouter events a backfill reads")
     parser.addoption("--backfill-conversations", type=int, default=400, help="and conversations")
     parser.addoption("--sink-kills", type=int, default=20, help="SIGKILLs of the sink while it tells Brevo")
+    parser.addoption(
+        "--replay-kills", type=int, default=4, help="SIGKILLs while replays are planned and applied"
+    )
     parser.addoption("--backlog", type=int, default=2000, help="commands that wait when the sink starts")
+    parser.addoption("--into-seed", type=int, default=0, help="of their history; 0 takes another each time")
     parser.addoption("--into-customers", type=int, default=60, help="rebuilt in another account")
     parser.addoption("--report", metavar="FILE", help="write what the fault tests found")
 
