@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import datetime
 
 import nats.errors
@@ -172,7 +172,8 @@ async def _read(
             yield messages
     finally:
         room.set()
-        await subscription.unsubscribe()
+        with suppress(nats.errors.Error):  # where the connection is closed or closing, it goes with it
+            await subscription.unsubscribe()
 
 
 async def last_sequence(connection: Client, stream: str) -> int:
