@@ -6,7 +6,6 @@ passes Luhn, so fields known to hold sids, times, phones and numbers are never t
 
 import re
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -43,8 +42,6 @@ _KNOWN_ENDS = (
     "_version",
 )
 
-NAMES_MAX = 1024  # remembered; a product's forms have some hundred
-
 _RUN = re.compile(r"(?<![\d+])\d(?:[ -]?\d){12,}")  # + begins a phone number, in E.164
 _PREFIX = re.compile(
     r"4|5[0-8]|6[0-9]|3[0-9]|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)"
@@ -54,8 +51,7 @@ _PREFIX = re.compile(
 def pairs(fields: Pairs, *, keep_bodies: bool) -> Pairs:
     """A form's parameters without what must not be stored; the same object where nothing is taken out."""
     clean = [(name, _text(name, value, keep_bodies)) for name, value in fields]
-    changed = any(new is not old for (_, new), (_, old) in zip(clean, fields, strict=True))
-    return clean if changed else fields
+    return clean if clean != list(fields) else fields
 
 
 def value(given: Any, *, keep_bodies: bool, name: str = "") -> Any:
@@ -94,7 +90,6 @@ def _json_text(text: str, keep_bodies: bool) -> str:
     return text if clean is given else msgspec.json.encode(clean).decode()
 
 
-@lru_cache(maxsize=NAMES_MAX)
 def _known(name: str) -> bool:
     return name.rpartition(".")[2] in _KNOWN or name.endswith(_KNOWN_ENDS)
 

@@ -7,7 +7,6 @@ Natural keys make callback and Event Streams agree: a message is its MessageSid,
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -70,7 +69,6 @@ class _Bad(Exception):  # noqa: N818 - a reason, caught in this module
 _ERRORS = (_Bad, ValueError, ArithmeticError, RecursionError, msgspec.MsgspecError)  # that a body can cause
 
 
-@lru_cache(maxsize=1)  # the signature is checked over it, and at once the same body is read
 def form(body: bytes) -> Sequence[tuple[str, str]]:
     """A form's decoded parameters, blank and repeated ones too.  Raises ValueError for more than FIELDS_MAX."""
     return query_to_pairs(
