@@ -145,14 +145,13 @@ def events(
 
 
 def same_event(was: Event, is_: Event) -> bool:
-    """Whether one that was told live and one that was told when all was known tell of the same."""
-    lasting = {name: value for name, value in was.properties.items() if name not in MORE_IS_HEARD}
+    """Whether they tell of the same.  Some properties are there once they are known, and it is sent when it must be."""
     ended = was.name == "CONVERSATION_ENDED"  # at the first end that was heard of
+    both = was.properties.keys() & is_.properties.keys() - MORE_IS_HEARD
     return (
         was.name == is_.name
         and (is_.date <= was.date if ended else is_.date == was.date)
-        and was.properties.keys() <= is_.properties.keys()
-        and lasting.items() <= is_.properties.items()
+        and all(was.properties[name] == is_.properties[name] for name in both)
     )
 
 
