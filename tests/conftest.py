@@ -393,7 +393,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--replay-kills", type=int, default=4, help="SIGKILLs while replays are planned and applied"
     )
     parser.addoption("--backlog", type=int, default=2000, help="commands that wait when the sink starts")
-    parser.addoption("--into-seed", type=int, default=0, help="of their history; 0 takes another each time")
+    parser.addoption("--into-seed", type=int, default=1, help="of their history; 0 takes another each time")
     parser.addoption("--into-customers", type=int, default=60, help="rebuilt in another account")
     parser.addoption("--report", metavar="FILE", help="write what the fault tests found")
 
