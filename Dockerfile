@@ -28,7 +28,7 @@ WORKDIR /app
 COPY --from=build /app/.venv /app/.venv
 COPY config config
 COPY deploy/healthy /usr/local/bin/
-RUN mkdir /data /credentials /work && chown 10001:10001 /data /credentials /work
+RUN mkdir /data /credentials /tajo && chown 10001:10001 /data /credentials /tajo
 USER 10001:10001
 ENV PATH=/app/.venv/bin:$PATH PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
     TAJO_DATA_DIR=/data TAJO_CONFIG=/app/config/tajo.yaml
