@@ -1,7 +1,10 @@
 """The log read in a process beside: what it hands over is what this one would have read, whatever becomes of it."""
 
+import asyncio
 import os
 import signal
+import subprocess
+import sys
 from contextlib import aclosing
 from pathlib import Path
 
@@ -53,7 +56,9 @@ def config():
     return load(ROOT / "config/tajo.yaml")
 
 
-async def test_it_hands_over_what_the_log_says_also_where_it_is_killed(nats_server, logged, config):
+async def test_it_hands_over_what_the_log_says_also_where_it_or_the_broker_is_killed(
+    nats_server, logged, config
+):
     log.set_up("test", level="error")
     broker, count = logged
     here = [
@@ -65,8 +70,10 @@ async def test_it_hands_over_what_the_log_says_also_where_it_is_killed(nats_serv
         async for batch in batches:
             there.append(batch)
             if len(there) == 1:
+                nats_server.kill()
                 (child,) = children()
                 os.kill(child, signal.SIGKILL)
+                nats_server.start()
 
     assert len(there) > 1
     assert [event for batch in there for event in batch.events] == [
@@ -77,13 +84,24 @@ async def test_it_hands_over_what_the_log_says_also_where_it_is_killed(nats_serv
     assert not children()
 
 
+async def test_it_ends_with_the_mapper_though_nobody_reads_what_it_read(nats_server, logged, config):
+    errand = Errand(nats_server.url, config, 0, logged[1])
+
+    assert await asyncio.to_thread(begun_and_left, msgspec.json.encode(errand)) == os.EX_UNAVAILABLE
+
+
+def begun_and_left(errand: bytes) -> int:
+    """How it ends when its standard input does, while it has more to say than a pipe holds."""
+    command = [sys.executable, "-m", "mapper.beside"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdin.write(errand + b"\n")
+        process.stdin.flush()
+        process.stdout.read(1)
+        process.stdin.close()
+        return process.wait(20)
+
+
 def children() -> list[int]:
     """Our processes that read beside."""
     of_ours = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text().split()
     return [int(pid) for pid in of_ours if b"mapper.beside" in Path(f"/proc/{pid}/cmdline").read_bytes()]
-
-
-async def test_what_it_is_told_to_do_is_all_it_needs(config):
-    errand = Errand("nats://127.0.0.1:4222", config, 1, 2)
-
-    assert msgspec.json.decode(msgspec.json.encode(errand), type=Errand) == errand

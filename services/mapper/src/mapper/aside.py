@@ -7,11 +7,9 @@ anybody else reads but the replay's progress, by compare-and-swap, its plan and 
 """
 
 import asyncio
-import contextlib
 import os
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,6 +25,7 @@ from nats.js.kv import KeyValue
 from prometheus_client import CollectorRegistry
 
 from mapper.book import Book
+from mapper.child import end_with_the_mapper
 from mapper.draft import Draft
 from mapper.mapping import Mapping
 from mapper.metrics import Metrics
@@ -293,19 +292,12 @@ async def run(errand: Errand, login: Login) -> int:
     return os.EX_OK
 
 
-def _end_with_the_mapper() -> None:
-    """Its end of the pipe is closed when it ends, however it does."""
-    with contextlib.suppress(OSError):
-        os.read(sys.stdin.fileno(), 1)
-    os._exit(os.EX_UNAVAILABLE)
-
-
 def main() -> None:
     """One errand, a line of JSON on standard input."""
     errand = msgspec.json.decode(sys.stdin.buffer.readline(), type=Errand)
     os.nice(NICER)
     log.set_up("mapper-aside", level="warning")
-    threading.Thread(target=_end_with_the_mapper, daemon=True).start()
+    end_with_the_mapper()
     try:
         code = asyncio.run(run(errand, login_as("mapper", errand.nats_url, os.environ)))
     except (nats.errors.Error, nats.js.errors.Error, OSError) as error:

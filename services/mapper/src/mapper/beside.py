@@ -13,9 +13,12 @@ from collections.abc import AsyncGenerator
 from typing import BinaryIO
 
 import msgspec
+import nats.errors
+import nats.js.errors
 import structlog
 from msgspec import Struct
 
+from mapper.child import end_with_the_mapper
 from mapper.readout import Readout, read_out
 from mapper.step import Policy
 from shared import bus, erasure, log
@@ -46,9 +49,10 @@ class BesideError(Exception):
 
 
 async def read_beside(nats_url: str, config: Config, *, after: int, to: int) -> AsyncGenerator[Readout, None]:
-    """The log from one sequence to another, in order.  Raises BesideError."""
+    """The log from one sequence to another, in order, however long the broker is away.  Raises BesideError."""
     decoder = msgspec.msgpack.Decoder(Readout)
-    for _ in range(TRIES_MAX):
+    failed = 0  # times in a row that nothing was read
+    while failed < TRIES_MAX:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "mapper.beside",
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=AHEAD_BYTES,
@@ -57,21 +61,24 @@ async def read_beside(nats_url: str, config: Config, *, after: int, to: int) -> 
         assert process.stdout is not None  # noqa: S101
         try:
             process.stdin.write(msgspec.json.encode(Errand(nats_url, config, after, to)) + b"\n")
-            while True:
-                length = int.from_bytes(await process.stdout.readexactly(LENGTH_BYTES))
-                if not length:
-                    return
+            while length := int.from_bytes(await process.stdout.readexactly(LENGTH_BYTES)):
                 readout = decoder.decode(await process.stdout.readexactly(length))
                 yield readout
-                after = readout.sequence
+                after, failed = readout.sequence, 0
         except (asyncio.IncompleteReadError, ConnectionError):
-            logger.warning("beside_failed", after=after, code=await process.wait())
+            code = await process.wait()
+            failed += code != os.EX_UNAVAILABLE
+            logger.warning("beside_failed", after=after, code=code)
+        else:
+            return
         finally:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
         await asyncio.sleep(AGAIN_S)
-    raise BesideError(f"the process that reads the log ended {TRIES_MAX} times: the mapper's log says more")
+    raise BesideError(
+        f"the process that reads the log ended {TRIES_MAX} times in a row: the mapper's log says more"
+    )
 
 
 async def run(errand: Errand, out: BinaryIO) -> None:
@@ -100,16 +107,20 @@ def _write(out: BinaryIO, packed: bytes) -> None:
 
 
 def main() -> None:
-    """One errand, a line of JSON on standard input."""
+    """One errand, a line of JSON on standard input.  Exit code 69: the broker is away."""
     log.set_up("mapper-beside", level="warning")
     errand = msgspec.json.decode(sys.stdin.buffer.readline(), type=Errand)
+    end_with_the_mapper()
     gc.disable()  # what is read here makes no cycles, and a look for them costs 7 % of the time
     try:
         # Buffered, whatever PYTHONUNBUFFERED says: without a buffer, a write that a signal cuts short loses the rest.
         with open(sys.stdout.fileno(), "wb", closefd=False) as out:
             asyncio.run(run(errand, out))
-    except BrokenPipeError:  # the mapper is no more
+    except BrokenPipeError:  # the mapper reads no more
         os._exit(os.EX_UNAVAILABLE)  # without flushing what nobody reads
+    except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
+        logger.warning("beside_interrupted", error=type(error).__name__)
+        sys.exit(os.EX_UNAVAILABLE)
 
 
 if __name__ == "__main__":
