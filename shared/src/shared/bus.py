@@ -144,6 +144,14 @@ def client(broker: NatsBroker) -> Client | None:
     return connection if connection is not None and connection.is_connected else None
 
 
+def connected(broker: NatsBroker) -> Client:
+    """The same.  Raises NotPublishedError while there is none."""
+    connection = client(broker)
+    if connection is None:
+        raise NotPublishedError("no connection to NATS")
+    return connection
+
+
 def subscribe(
     broker: NatsBroker,
     *,

@@ -9,25 +9,34 @@ Each service does its part by itself: the mapper in log, dead letters, quarantin
 sink at Brevo, in BREVO, RECEIPTS and ledger; ingest in its spool.  What each does may be repeated after a crash.
 """
 
+import asyncio
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 
 import msgspec
+import nats.errors
 import nats.js.errors
+import structlog
 from msgspec import Struct
 from nats.aio.client import Client
 from nats.js.kv import KeyValue
 
 from shared import kv
+from shared.bus import NotPublishedError
 from shared.tombstone import Tombstone, Tombstones
 from shared.topology import ERASURES
 
 KEY = "key"
 TIMEOUT_S = 5.0  # of each request
+AGAIN_S = 1.0  # while the broker is away
+AWAY = (NotPublishedError, nats.errors.Error, nats.js.errors.Error, OSError)  # what its being away is
 
 _NOT_THERE = (10037, 10043)  # https://github.com/nats-io/nats-server/blob/main/server/errors.json
+
+
+log = structlog.get_logger()
 
 
 class Asked(Struct, frozen=True, kw_only=True):
@@ -113,6 +122,16 @@ async def load(connection: Client) -> Erasures:
         elif word == "tombstone" and id_ in found.ones:
             found.ones[id_].tombstone = msgspec.msgpack.decode(value, type=Tombstone)
     return found
+
+
+async def until_read(read: Callable[[], Awaitable[None]]) -> None:
+    """Do what reads them, until it could: nothing may be heard before."""
+    while True:
+        try:
+            return await read()
+        except AWAY as error:
+            log.debug("erasures_not_read", error=type(error).__name__)
+        await asyncio.sleep(AGAIN_S)
 
 
 async def revision(connection: Client) -> int:

@@ -1,7 +1,7 @@
 """Reading what a stream holds already, in order, to rebuild what was made of it.  Settles nothing, moves no durable."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing, suppress
 from datetime import datetime
 
@@ -25,27 +25,28 @@ log = structlog.get_logger()
 
 async def acked(broker: NatsBroker, consumer: Consumer) -> int:
     """The stream sequence up to which a durable has acked everything: that will not come again.  Waits for the durable."""
-    while True:
-        connection = bus.client(broker)
-        if connection is not None:
-            try:
-                info = await connection.jetstream(timeout=1).consumer_info(consumer.stream, consumer.durable)
-            except (nats.errors.Error, nats.js.errors.Error) as error:
-                log.debug("no_consumer_yet", durable=consumer.durable, error=type(error).__name__)
-            else:
-                return info.ack_floor.stream_seq if info.ack_floor else 0
-        await asyncio.sleep(AGAIN_S)
+
+    async def ask(connection: Client) -> int:
+        info = await connection.jetstream(timeout=1).consumer_info(consumer.stream, consumer.durable)
+        return info.ack_floor.stream_seq if info.ack_floor else 0
+
+    return await _answered(broker, ask)
 
 
 async def ends(broker: NatsBroker, stream: str) -> int:
     """The sequence a stream ends with.  Waits for the broker."""
+    return await _answered(broker, lambda connection: last_sequence(connection, stream))
+
+
+async def _answered(broker: NatsBroker, ask: Callable[[Client], Awaitable[int]]) -> int:
+    """What the broker says, however long it says nothing."""
     while True:
         connection = bus.client(broker)
         if connection is not None:
             try:
-                return await last_sequence(connection, stream)
+                return await ask(connection)
             except (nats.errors.Error, nats.js.errors.Error) as error:
-                log.debug("no_stream_yet", stream=stream, error=type(error).__name__)
+                log.debug("not_answered_yet", error=type(error).__name__)
         await asyncio.sleep(AGAIN_S)
 
 

@@ -15,8 +15,6 @@ import time
 from collections.abc import Iterable, Sequence
 
 import msgspec
-import nats.errors
-import nats.js.errors
 import structlog
 from faststream.nats import NatsBroker
 from msgspec import Struct
@@ -30,7 +28,7 @@ from brevo_sink.ledger import Ledger
 from brevo_sink.remains import Remains, is_theirs, of_receipts
 from brevo_sink.request import BATCH_MAX
 from shared import bus, command, dead, erasure, receipt, trace
-from shared.bus import NotPublishedError, Publisher
+from shared.bus import Publisher
 from shared.command import Command, ContactRelink
 from shared.erasure import Count, Done, Erasure, Erasures
 from shared.past import last_sequence, past
@@ -42,8 +40,6 @@ from shared.verdict import Done as Told
 LOOK_S = 0.5  # between looks whether somebody is to be forgotten
 AGAIN_S = 1.0  # while the broker is away, or what waits has not ended
 SERVICE = "brevo-sink"
-
-AWAY = (NotPublishedError, nats.errors.Error, nats.js.errors.Error, OSError)
 
 log = structlog.get_logger()
 
@@ -72,13 +68,7 @@ class Forgetting:
 
     async def begin(self) -> None:
         """Before anything is heard: know whom not to tell of, and bring an old copy of the ledger up to date."""
-        while True:
-            try:
-                await self._load()
-                break
-            except AWAY as error:
-                log.debug("erasures_not_read", error=type(error).__name__)
-                await asyncio.sleep(AGAIN_S)
+        await erasure.until_read(self._load)
         for one in self._all.ones.values():
             mine = one.of(SERVICE)
             if one.tombstone and mine and mine.whole and not self._ledger.forgot(one.asked.id):
@@ -93,7 +83,7 @@ class Forgetting:
                     await self._load()
                     waiting = [one for one in self._all.ones.values() if not await self._is_done(one)]
                     seen = now if not waiting else -1
-            except AWAY as error:
+            except erasure.AWAY as error:
                 log.warning("erasure_waits", error=type(error).__name__)
             await asyncio.sleep(LOOK_S)
 
@@ -244,10 +234,7 @@ class Forgetting:
         return len(ids) + len(names)
 
     def _connection(self) -> Client:
-        connection = bus.client(self._broker)
-        if connection is None:
-            raise NotPublishedError("no connection to NATS")
-        return connection
+        return bus.connected(self._broker)
 
 
 def _names(one: Command) -> Iterable[str]:

@@ -19,8 +19,6 @@ from contextlib import closing
 from pathlib import Path
 
 import msgspec
-import nats.errors
-import nats.js.errors
 import structlog
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
@@ -31,7 +29,6 @@ from mapper.mapping import Mapping
 from mapper.shelf import Shelf
 from mapper.take import Made
 from shared import bus, erasure
-from shared.bus import NotPublishedError
 from shared.command import ContactDelete
 from shared.erasure import Count, Done, Erasure, Erasures
 from shared.past import last_sequence
@@ -41,8 +38,6 @@ from shared.topology import TWILIO
 LOOK_S = 0.5  # between looks whether somebody is to be forgotten
 AGAIN_S = 1.0  # while the broker is away
 SERVICE = "mapper"
-
-AWAY = (NotPublishedError, nats.errors.Error, nats.js.errors.Error, OSError)
 
 log = structlog.get_logger()
 
@@ -58,13 +53,7 @@ class Forgetting:
 
     async def begin(self) -> None:
         """Before anything is heard, or rebuilt: know whom not to hear, and bring an old copy of the book up to date."""
-        while True:
-            try:
-                await self._load()
-                break
-            except AWAY as error:
-                log.debug("erasures_not_read", error=type(error).__name__)
-                await asyncio.sleep(AGAIN_S)
+        await erasure.until_read(self._load)
         async with self._mapping.alone():
             for one in self._all.ones.values():
                 if one.tombstone:
@@ -81,7 +70,7 @@ class Forgetting:
                     for one in self._all.ones.values():
                         await self._go_on(one)
                     seen = now
-            except AWAY as error:
+            except erasure.AWAY as error:
                 log.warning("erasure_waits", error=type(error).__name__)
             await asyncio.sleep(LOOK_S)
 
@@ -260,10 +249,7 @@ class Forgetting:
         await erasure.tell(self._connection(), one.asked.id, whole)
 
     def _connection(self) -> Client:
-        connection = bus.client(self._broker)
-        if connection is None:
-            raise NotPublishedError("no connection to NATS")
-        return connection
+        return bus.connected(self._broker)
 
 
 def _now_ms() -> int:

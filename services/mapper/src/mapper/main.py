@@ -45,10 +45,7 @@ def create_app(settings: Settings, config: Config, login: Login) -> AsgiFastStre
     metrics = Metrics(registry)
 
     async def erase(sequences: Sequence[int]) -> None:
-        connection = bus.client(broker)
-        if connection is None:
-            raise bus.NotPublishedError("no connection to NATS")
-        await erasure.erase(connection, TWILIO.name, sequences)
+        await erasure.erase(bus.connected(broker), TWILIO.name, sequences)
 
     mapping = Mapping(
         Book(shelf.open()),

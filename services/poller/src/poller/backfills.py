@@ -160,7 +160,4 @@ class Backfills:
         return await self._connection().jetstream(timeout=TIMEOUT_S).key_value(BACKFILLS.name)
 
     def _connection(self) -> Client:
-        connection = bus.client(self._broker)
-        if connection is None:
-            raise NotPublishedError("no connection to NATS")
-        return connection
+        return bus.connected(self._broker)

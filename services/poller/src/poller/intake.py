@@ -17,7 +17,6 @@ from poller.items import Item
 from poller.metrics import Metrics
 from shared import bus, dead, span, spans, trace
 from shared.backfill import Count
-from shared.bus import NotPublishedError
 from shared.erasure import Watch
 from shared.event import to_message
 from shared.message import MSG_ID, Message
@@ -39,10 +38,7 @@ class Intake:
 
     async def catch_up(self) -> None:
         """Know all the log holds now, and who was forgotten.  Raises NotPublishedError and nats' errors."""
-        connection = bus.client(self._broker)
-        if connection is None:
-            raise NotPublishedError("no connection to NATS")
-        await self._erasures.look(connection)
+        await self._erasures.look(bus.connected(self._broker))
         await self._heard.catch_up(self._broker)
 
     def origin(self, item: Item) -> Origin | None:
