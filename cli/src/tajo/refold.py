@@ -21,7 +21,7 @@ from mapper.mapping import NONE_YET, Mapping
 from mapper.metrics import Metrics
 from mapper.step import HOLD_MS, Policy
 from mapper.take import look
-from shared import bus, command
+from shared import bus, command, erasure
 from shared.command import ContactUpsert, EventTrack
 from shared.config import Config
 from shared.message import Message
@@ -39,13 +39,17 @@ OnLook = Callable[[str, int, int], None]
 async def refold(
     source: NatsBroker, folder: Path, config: Config, rebuilt: Rebuilt, *, to: int, on_look: OnLook
 ) -> None:
-    """Return when all that follows from the log up to this sequence stands in `rebuilt`.  Reads the source only."""
+    """Return when all that follows from the log up to this sequence stands in `rebuilt`.  Reads the source only.
+
+    Of who was forgotten nothing of before, though the log may have it again.
+    """
     book = Book(folder / "book.sqlite")
     try:
         policy = Policy.of(config)
         mapping = Mapping(
             book, bus.Publisher(source, may=lambda: False), policy, Metrics(CollectorRegistry())
         )
+        mapping.tombstones = (await erasure.load(bus.connected(source))).tombstones()
         on_look("log", mapping.sequence, to)
         with mapping.unhurried():
             async for messages in past(source, TWILIO.name, after=mapping.sequence, to=to):
