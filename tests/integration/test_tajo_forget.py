@@ -34,6 +34,7 @@ TOKEN, PUBLIC, KEY = "token-of-twilio", "https://hooks.example.com", "the-key-of
 FAST = Limits(
     contacts_per_s=1000, contacts_per_h=None, events_per_s=1000, events_per_h=None, other_per_h=None
 )
+MAPPING = (Path(__file__).parents[2] / "config/tajo.yaml").read_text()
 MAIL, PHONE = "maria.lopez@example.com", "+12025550101"
 SID = re.compile(rb"[A-Z]{2}[0-9a-f]{32}")
 
@@ -79,13 +80,20 @@ class Deployment:
 
     def command(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-m", "tajo", "forget", *arguments],
+            [sys.executable, "-m", "tajo", *arguments],
             env={**os.environ, **self.tajo.environment, "COLUMNS": "200"}, input=stdin,
             capture_output=True, text=True, check=False, timeout=120,
         )  # fmt: skip
 
     async def forget(self, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        return await asyncio.to_thread(self.command, *arguments, stdin=stdin)
+        return await asyncio.to_thread(self.command, "forget", *arguments, stdin=stdin)
+
+    async def replay(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return await asyncio.to_thread(self.command, "replay", *arguments)
+
+    def use(self, mapping: str) -> None:
+        """Put it where the services read it."""
+        Path(self.tajo.environment["TAJO_CONFIG"]).write_text(mapping)
 
     async def settled(self) -> None:
         """Return once everything heard is told."""
@@ -155,11 +163,13 @@ def differences(one: dict, other: dict) -> list:
 
 
 @pytest.fixture
-async def day(everything):
+async def day(everything, tmp_path):
     """All services after the sandbox's day, and a dead letter."""
+    file = tmp_path / "tajo.yaml"
+    file.write_text(MAPPING)
     brevo = BrevoSandbox(limits=FAST)
     async with serving(brevo) as url:
-        deployment = Deployment(everything(**settings(url, brevo)), brevo, url)
+        deployment = Deployment(everything(**settings(url, brevo), TAJO_CONFIG=str(file)), brevo, url)
         await deployment.start()
         await deployment.send(*webhooks(), unreadable())
         await wait_until_equal(url, CONTACTS, deadline_s=90, on_look=lambda _: None)
@@ -170,6 +180,47 @@ async def day(everything):
 def others(brevo: BrevoSandbox) -> list[dict]:
     """Everybody else's contacts at Brevo."""
     return [one.shown() for one in brevo.contacts.by_id.values() if one.email != MAIL]
+
+
+@pytest.mark.timeout(240)
+async def test_what_replays_have_aside_goes_with_them_and_what_was_planned_is_not_done(day, tmp_path):
+    plans = [str(tmp_path / f"{number}.plan.json") for number in range(2)]
+    after = MAPPING.replace("VIP_TIER", "TIER")
+    first, other = tmp_path / "first.yaml", tmp_path / "other.yaml"
+    first.write_text(MAPPING)
+    other.write_text(after)
+    for arguments in (
+        ("--plan", "--mapping", str(other), "--out", plans[0]),
+        ("--apply", plans[0]),
+        ("--plan", "--mapping", str(first), "--out", plans[1]),
+    ):
+        if "--apply" in arguments:
+            day.use(after)
+        done = await day.replay(*arguments)
+        assert done.returncode == 0, done.stderr
+    held = day.found()
+    assert len([path for path in held if path.startswith("mapper/books/") and path.endswith(".sqlite")]) == 3
+    planned = await day.state("OBJ_plans")  # packed: a search for bytes sees nothing there
+
+    done = await day.forget("--email", MAIL)
+    day.use(MAPPING)
+    left = await day.state("OBJ_plans")
+    refused = await day.replay("--apply", plans[1])
+    later = Task(
+        "somebody else", "voice", "Support Voice", {"from": "+12025550177", "call_sid": "CA" + "cd" * 16}
+    )
+    await day.send(*(taskrouter_webhook(one, "somebody") for one in later.created("10:00:00.000")))
+    await day.settled()
+    errors = await day.stop()
+
+    assert done.returncode == 0, done.stderr
+    assert (planned.messages > 0, left.messages) == (True, 0)
+    assert refused.returncode == 1
+    assert "somebody was forgotten since" in refused.stderr
+    assert day.found() == {}
+    assert day.brevo.contact(email_id=MAIL) is None
+    assert any("12025550177" in identifier for identifier in day.facts()["identifiers"])
+    assert b"Traceback" not in errors
 
 
 @pytest.mark.timeout(240)
