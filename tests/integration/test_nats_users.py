@@ -3,6 +3,8 @@
 import asyncio
 import os
 import random
+import socket
+import struct
 import subprocess
 import sys
 import time
@@ -24,6 +26,7 @@ from shared.login import NOBODY, Login, login_as
 from shared.past import read
 from shared.permissions import USERS
 from shared.topology import BUCKETS, STREAMS
+from tajo import broker
 
 pytestmark = pytest.mark.nats_users
 
@@ -277,6 +280,34 @@ def test_a_wrong_password_is_said_with_what_to_do_and_never_shown(nats_server, s
     assert log.count("nats_refused") == 1
     assert "set TAJO_INGEST_NATS_PASSWORD to what the broker has for its user ingest" in log
     assert "not-the-password" not in ended.stdout + ended.stderr + said + log
+
+
+async def test_a_refusal_that_only_one_of_the_tries_was_told_is_said():
+    """A broker that has refused closes at once: what it said is lost where unread bytes of ours reset the connection."""
+    tries = 0
+
+    async def refusing(reader, writer):
+        nonlocal tries
+        tries += 1
+        writer.write(
+            b'INFO {"server_id":"S","version":"2.12.0","max_payload":1048576,"auth_required":true}\r\n'
+        )
+        await reader.readline()
+        if tries == 1:
+            writer.write(b"-ERR 'Authorization Violation'\r\n")
+        else:
+            reset = struct.pack("ii", 1, 0)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
+        writer.close()
+
+    server = await asyncio.start_server(refusing, "127.0.0.1", 0)
+    async with server:
+        url = f"nats://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        with pytest.raises(broker.DeniedError, match="the broker refuses us"):
+            async with broker.connected(url, Login()):
+                pass
+
+    assert tries > 1
 
 
 def test_a_broker_is_not_started_while_a_password_is_missing(tmp_path, nats_users, free_port):

@@ -66,10 +66,11 @@ async def connected(url: str, login: Login | None = None) -> AsyncIterator[Clien
     Raises nats' errors, DeniedError among them, SettingsError and OSError.
     """
     login = login or login_as("tajo", url, os.environ)
-    last: list[Exception] = []
+    denied: DeniedError | None = None
 
-    async def on_error(error: Exception) -> None:
-        last[:] = [error]  # nats-py's own would print a traceback for each try
+    async def on_error(error: Exception) -> None:  # nats-py's own would print a traceback for each try
+        nonlocal denied
+        denied = _denied(error, login) or denied  # any try's: a connection that is reset loses what was said
 
     try:
         connection = await nats.connect(
@@ -85,11 +86,17 @@ async def connected(url: str, login: Login | None = None) -> AsyncIterator[Clien
         finally:
             await connection.close()
     except nats.errors.Error as error:
-        why = "".join(map(str, last))
-        if any(isinstance(one, ssl.SSLError) for one in last):
-            raise DeniedError(f"no TLS with the broker: {why}", CERTIFICATES) from error
-        if AUTHORIZATION_VIOLATION in why.lower():
-            raise DeniedError("the broker refuses us", login.remedy) from error
-        if PERMISSIONS_ERR in why:
-            raise DeniedError(why.removeprefix("nats: "), DENIED) from error
+        if denied:
+            raise denied from error
         raise
+
+
+def _denied(error: Exception, login: Login) -> DeniedError | None:
+    why = str(error)
+    if isinstance(error, ssl.SSLError):
+        return DeniedError(f"no TLS with the broker: {why}", CERTIFICATES)
+    if AUTHORIZATION_VIOLATION in why.lower():
+        return DeniedError("the broker refuses us", login.remedy)
+    if PERMISSIONS_ERR in why:
+        return DeniedError(why.removeprefix("nats: "), DENIED)
+    return None
