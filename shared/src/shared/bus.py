@@ -299,13 +299,14 @@ class Publisher:
 
     async def publish_one(self, message: Message) -> int:
         """Publish one, as `publish` does; returns its sequence in the stream."""
-        connection = self._connection()
+        return await self.publish_few([message])
+
+    async def publish_few(self, messages: Sequence[Message]) -> int:
+        """Publish some of one stream, each by itself, as `publish` does; returns the last one's sequence there."""
         try:
-            stream = connection.jetstream(timeout=PUBLISH_TIMEOUT_S)
-            ack = await stream.publish(message.subject, message.body, headers=dict(message.headers))
+            return max(await _publish_each(self._connection(), messages))
         except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
             raise NotPublishedError(f"{type(error).__name__} from NATS") from error
-        return ack.seq
 
     def _connection(self) -> Client:
         if not self._may():
@@ -341,15 +342,19 @@ def _root(message: Message) -> str:
     return message.subject.partition(".")[0]
 
 
-async def _publish_each(connection: Client, messages: Sequence[Message]) -> None:
+async def _publish_each(connection: Client, messages: Sequence[Message]) -> list[int]:
+    """The sequence of each."""
     stream = connection.jetstream(timeout=PUBLISH_TIMEOUT_S)
     results = await asyncio.gather(
         *(stream.publish(m.subject, m.body, headers=dict(m.headers)) for m in messages),
         return_exceptions=True,
     )
+    sequences: list[int] = []
     for result in results:
         if isinstance(result, BaseException):
             raise result
+        sequences.append(result.seq)
+    return sequences
 
 
 class _PubAck(Struct):

@@ -38,8 +38,7 @@ class Contacts:
         outcome = await self._make_or_update(item, upsert)
         match outcome:
             case Done():
-                self._ledger.deliver(papers.told(item, upsert))
-                await self._ends.end([item], "delivered", dropped=item.without)
+                await self._ends.delivered(item, papers.told(item, upsert))
             case Without(identifiers, why, taken) if taken and self._conflicts == "park":
                 names = ", ".join(sorted(identifiers))
                 await self._refuse(item, upsert, f"{names} {why}")

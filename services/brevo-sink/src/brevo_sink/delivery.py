@@ -11,7 +11,7 @@ from nats.aio.msg import Msg
 
 from brevo_sink import papers, request
 from brevo_sink.alone import Alone
-from brevo_sink.brevo import CONNECTIONS, Brevo
+from brevo_sink.brevo import EVENT_CALLS, UPSERT_CALLS, Brevo
 from brevo_sink.contacts import Conflicts, Contacts
 from brevo_sink.desk import Desk, Item, version
 from brevo_sink.doubt import Doubts
@@ -32,7 +32,6 @@ ALIVE_S = BREVO_SINK.ack_wait_s / 4  # how often JetStream hears that we still h
 CONTACT_S = 60.0  # an event waits for its contact's upsert, which was said before it: ack_wait and room
 TRIES_MAX = 8  # of what makes our own code raise
 IMPORT_LOOK_S = 1.0  # between looks whether enough contacts wait for an import
-EVENT_CALLS = 2  # batches at once
 
 log = structlog.get_logger()
 
@@ -98,7 +97,7 @@ class Delivery:
         )
         self._calls: set[asyncio.Task[None]] = set()
         self._news = asyncio.Event()
-        self._open_upserts = asyncio.Semaphore(CONNECTIONS - EVENT_CALLS)
+        self._open_upserts = asyncio.Semaphore(UPSERT_CALLS)
         self._open_events = asyncio.Semaphore(EVENT_CALLS)
 
     @property
@@ -124,31 +123,32 @@ class Delivery:
         repeated: list[Item] = []
         doubtful: list[Item] = []
         dropped: list[Item] = []  # without a word: a receipt would name who was forgotten
-        for item in items:
-            held = self._ends.held.get(item.command.id)
-            if held is not None:  # delivered again while we have it: only the way to settle it is new
-                held.message = item.message
-            elif self.forgotten and papers.is_forgotten(item, self.forgotten):
-                dropped.append(item)
-            elif isinstance(item.command, ContactUpsert):
-                superseded += self._upsert_heard(item)
-            elif isinstance(item.command, ContactRelink | ContactDelete) and (
-                states.get(item.command.id) != "delivered"  # one refused before is said again by a person
-            ):
-                self._alone.hold(item)
-            elif isinstance(item.command, ContactRelink | ContactDelete):
-                self._alone.heard(item.command.id)
-                repeated.append(item)
-            elif states.get(item.command.id) in ("delivered", "unresolved"):
-                repeated.append(item)
-            elif self._whom(item)[1]:
-                superseded.append(item)  # its customer is forgotten
-            elif states.get(item.command.id) in ("sending", "in_doubt"):
-                self._ends.held[item.command.id] = item
-                doubtful.append(item)
-            else:
-                item.now_called = self.current(item)
-                self._hold(item)
+        with self._ledger.reading():
+            for item in items:
+                held = self._ends.held.get(item.command.id)
+                if held is not None:  # delivered again while we have it: only the way to settle it is new
+                    held.message = item.message
+                elif self.forgotten and papers.is_forgotten(item, self.forgotten):
+                    dropped.append(item)
+                elif isinstance(item.command, ContactUpsert):
+                    superseded += self._upsert_heard(item)
+                elif isinstance(item.command, ContactRelink | ContactDelete) and (
+                    states.get(item.command.id) != "delivered"  # one refused before is said again by a person
+                ):
+                    self._alone.hold(item)
+                elif isinstance(item.command, ContactRelink | ContactDelete):
+                    self._alone.heard(item.command.id)
+                    repeated.append(item)
+                elif states.get(item.command.id) in ("delivered", "unresolved"):
+                    repeated.append(item)
+                elif (whom := self._whom(item))[1]:
+                    superseded.append(item)  # its customer is forgotten
+                elif states.get(item.command.id) in ("sending", "in_doubt"):
+                    self._ends.held[item.command.id] = item
+                    doubtful.append(item)
+                else:
+                    item.now_called = whom[0]
+                    self._hold(item)
         for kind in (ContactUpsert, EventTrack):
             await self._ends.end([one for one in superseded if isinstance(one.command, kind)], "superseded")
         await self._ends.repeat([one for one in repeated if states[one.command.id] == "delivered"])

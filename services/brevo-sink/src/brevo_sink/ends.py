@@ -15,16 +15,19 @@ from brevo_sink.gate import Gate
 from brevo_sink.ledger import Ledger
 from brevo_sink.metrics import Metrics
 from brevo_sink.request import BATCH_MAX
+from brevo_sink.together import Together
 from shared import command as commands
 from shared import spans
 from shared.bus import NotPublishedError, Publisher
 from shared.command import ContactUpsert, EventTrack
 from shared.message import Message
 from shared.receipt import Outcome as ReceiptOutcome
+from shared.receipt import Told
 from shared.verdict import Pause, Retry
 
 SAY_AGAIN_S = 0.5  # between tries to publish while the broker is away
 RETRY_MAX_S = 60.0
+TOGETHER_MAX = 50  # contacts delivered in one transaction
 
 log = structlog.get_logger()
 
@@ -49,6 +52,7 @@ class Ends:
         self._publisher = publisher
         self._gate = gate
         self._metrics = metrics
+        self._together = Together(self._delivered, TOGETHER_MAX)
 
     async def later(self, items: Sequence[Item], outcome: Outcome) -> None:
         """Not now: all rests where nothing can work, or what is concerned waits for its next try."""
@@ -104,6 +108,21 @@ class Ends:
         await self.tell(papers.said(outcome, items, batch=batch, why=why, dropped=tuple(sorted(dropped))))
         self._gate.ended(len(items), rejected=outcome == "rejected")
         self._count(items, outcome)
+        await self.ack(items)
+
+    async def delivered(self, item: Item, told: Told) -> None:
+        """Brevo has this contact as it is told: into the ledger, then the receipt, then ack."""
+        await self._together(item.command.id, (item, told))
+
+    async def _delivered(self, several: Sequence[tuple[Item, Told]]) -> None:
+        self._ledger.deliver_all(told for _, told in several)
+        receipts = [
+            papers.said("delivered", [item], dropped=tuple(sorted(item.without))) for item, _ in several
+        ]
+        self._ledger.said(await self._until_said(lambda: self._publisher.publish_few(receipts)))
+        items = [item for item, _ in several]
+        self._gate.ended(len(items), rejected=False)
+        self._count(items, "delivered")
         await self.ack(items)
 
     async def end_each(self, items: Sequence[Item], outcome: ReceiptOutcome) -> None:

@@ -221,6 +221,10 @@ class Ledger:
 
         A name that was taken away stands for whoever had it, until it is given again.
         """
+        moved = """SELECT EXISTS (SELECT 1 FROM renamed WHERE was = :name OR ext_id = :name)
+            OR EXISTS (SELECT 1 FROM erased WHERE ext_id = :name)"""
+        if not self._sql.execute(moved, {"name": ext_id}).fetchone()[0]:  # as most
+            return ext_id, False
         touched = "SELECT ext_id, position FROM renamed WHERE (was = ? OR ext_id = ?) AND position <= ? ORDER BY position DESC"
         name, since = self._sql.execute(f"{touched} LIMIT 1", (ext_id, ext_id, at)).fetchone() or (ext_id, at)
         following = "SELECT ext_id, position FROM renamed WHERE was = ? AND position > ? ORDER BY position"
@@ -288,6 +292,15 @@ class Ledger:
                     self._sql.execute(f"DELETE FROM {table} WHERE ext_id = ?", (ext_id,))  # noqa: S608 - one of two
                 self._sql.execute("INSERT OR REPLACE INTO erased VALUES (?, ?)", (ext_id, position))
                 self._sql.execute(_WRITE, (id_, _NUMBER["delivered"], ""))
+
+    @contextmanager
+    def reading(self) -> Iterator[None]:
+        """Within it nothing is written; so the file is locked once, and not for each question."""
+        self._sql.execute("BEGIN")
+        try:
+            yield
+        finally:
+            self._sql.execute("COMMIT")
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
