@@ -174,6 +174,11 @@ def work(
             one.end()
 
 
+def recording() -> bool:
+    """Whether anything is recorded at all; where a span is made often, it need not be made for nothing."""
+    return _recorder.export is not None
+
+
 def call(one: Span) -> None:
     """A call that has ended: of the work that is done just now, else of nobody's."""
     current = _current.get()

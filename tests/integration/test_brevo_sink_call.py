@@ -1,0 +1,103 @@
+"""One call to Brevo, as it is seen on the wire."""
+
+import asyncio
+from contextlib import asynccontextmanager
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from brevo_sink.brevo import Brevo, Lost, NotSent, Reply
+from brevo_sink.budget import Budget
+from brevo_sink.metrics import Metrics
+
+ANSWER = b'HTTP/1.1 201 Created\r\ncontent-length: 8\r\ncontent-type: application/json\r\n\r\n{"id":1}'
+
+
+class Wire:
+    """Takes requests and keeps them; answers what it is told, or hangs up after so many bytes."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[bytes, bytes]] = []
+        self.answer = ANSWER
+        self.connections = 0
+        self.connected = asyncio.Event()
+
+    async def __call__(self, reader, writer):
+        self.connections += 1
+        self.connected.set()
+        try:
+            while True:
+                head = await reader.readuntil(b"\r\n\r\n")
+                lengths = [
+                    line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
+                ]
+                body = await reader.readexactly(int(lengths[0].partition(b":")[2])) if lengths else b""
+                self.requests.append((head, body))
+                writer.write(self.answer)
+                if self.answer != ANSWER:
+                    break
+        except asyncio.IncompleteReadError:
+            pass
+        finally:
+            writer.close()
+
+
+@asynccontextmanager
+async def calling(may=lambda: True):
+    wire = Wire()
+    server = await asyncio.start_server(wire, "127.0.0.1", 0)
+    async with server:
+        brevo = Brevo(
+            url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v3", api_key="key",
+            budget=Budget(1), metrics=Metrics(CollectorRegistry()), log_calls=False, may=may,
+        )  # fmt: skip
+        try:
+            yield wire, brevo
+        finally:
+            await brevo.close()
+
+
+async def test_a_call_says_all_that_http_asks_for_and_keeps_its_connection():
+    async with calling() as (wire, brevo):
+        made = await brevo.call("POST", "/contacts", json={"ext_id": "tajo-1", "attributes": {"NAME": "Zoë"}})
+        again = await brevo.call("GET", "/events", params=[("limit", "5"), ("offset", "0")])
+
+    assert isinstance(made, Reply)
+    assert (made.status, made.body) == (201, b'{"id":1}')
+    assert isinstance(again, Reply)
+    (head, body), (asked, nothing) = wire.requests
+    lines = head.decode().lower().split("\r\n")
+    assert lines[0] == "post /v3/contacts http/1.1"
+    assert {"api-key: key", "accept: application/json", "content-type: application/json"} <= set(lines)
+    assert sum(line.startswith("host: 127.0.0.1:") for line in lines) == 1
+    assert body.decode() == '{"ext_id":"tajo-1","attributes":{"NAME":"Zoë"}}'
+    assert asked.decode().startswith("GET /v3/events?limit=5&offset=0 HTTP/1.1\r\n")
+    assert nothing == b""
+    assert wire.connections == 1
+
+
+@pytest.mark.parametrize(("method", "body"), [("POST", {"ext_id": "tajo-1"}), ("DELETE", None)])
+async def test_nothing_takes_effect_where_the_lease_is_lost_before_the_call_leaves(method, body):
+    async with calling(may=lambda: False) as (wire, brevo):
+        result = await brevo.call(method, "/contacts", json=body)
+        await wire.connected.wait()
+
+    assert result == NotSent("the lease is not ours")
+    assert wire.requests == []
+
+
+async def test_an_answer_that_breaks_off_may_have_taken_effect_and_the_next_call_is_made():
+    async with calling() as (wire, brevo):
+        wire.answer = ANSWER[:-4]
+        lost = await brevo.call("POST", "/contacts", json={})
+        wire.answer = ANSWER
+        made = await brevo.call("POST", "/contacts", json={})
+
+    assert lost == Lost("RemoteProtocolError")
+    assert isinstance(made, Reply)
+
+
+async def test_where_nobody_listens_nothing_was_sent():
+    async with calling() as (_, brevo):
+        pass
+    assert await brevo.call("POST", "/contacts", json={}) == NotSent("ConnectError")
