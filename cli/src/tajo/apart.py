@@ -7,7 +7,6 @@ import fcntl
 import os
 import re
 import socket
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -30,6 +29,7 @@ from tajo import nats_server
 from tajo.broker import connected
 from tajo.supervise import Child, keep, stop
 from tajo.up import BROKER_S, CannotStartError
+from tajo.up import command as service_command
 
 HOST = "127.0.0.1"
 LOCK_S = 30.0  # children of a run that was killed get SIGTERM, and need some seconds
@@ -148,9 +148,12 @@ async def running(
         "TAJO_BREVO_SINK_PORT": str(health),
     }
     sink = Child(
-        "brevo-sink", [sys.executable, "-m", "tajo", "run", "brevo-sink"], environment=told,
-        log=folder / "brevo-sink.log", keep_open=(lock,),
-    )  # fmt: skip
+        "brevo-sink",
+        service_command("brevo-sink"),
+        environment=told,
+        log=folder / "brevo-sink.log",
+        keep_open=(lock,),
+    )
     keeping = [asyncio.create_task(keep(broker, _quiet))]
     try:
         await _answers(port, folder)

@@ -12,7 +12,6 @@ import nats.errors
 import typer
 from rich.table import Column, Table
 
-from ingest.main import judge_of
 from ingest.settings import Settings as IngestSettings
 from shared.bootstrap import Replicas
 from shared.bootstrap import bootstrap as make_streams
@@ -44,7 +43,7 @@ from tajo.output import (
 )
 from tajo.supervise import GivenUpError
 from tajo.trace import trace
-from tajo.up import SERVICES, CannotStartError
+from tajo.up import SERVICES, CannotStartError, module
 from tajo.up import up as run_everything
 
 app = typer.Typer(
@@ -96,7 +95,7 @@ def run(service: Annotated[str, typer.Argument(help=", ".join(SERVICES))]) -> No
     """Run one service in the foreground."""
     if service not in SERVICES:
         raise typer.BadParameter(f"no service is called {service}; there are {', '.join(SERVICES)}")
-    importlib.import_module(f"{service.replace('-', '_')}.main").main()
+    importlib.import_module(module(service)).main()
 
 
 @app.command()
@@ -232,7 +231,7 @@ def recheck(*, as_json: AsJson = False) -> None:
     """
     with reading(as_json=as_json):
         settings = load_settings(IngestSettings, environment(os.environ))
-        judge = judge_of(settings, load(settings.config))
+        judge = settings.judge(load(settings.config))
     with reaching(settings.nats_url, as_json=as_json):
         done = until_done(refused.recheck(settings.nats_url, judge))
     if as_json:

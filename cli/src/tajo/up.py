@@ -42,7 +42,7 @@ async def up(*, config: Path, say: Callable[[str], None]) -> None:
     except SettingsError as error:
         raise CannotStartError(str(error)) from error
     broker = _embedded(url, config)
-    services = [Child(name, [sys.executable, "-m", "tajo", "run", name]) for name in SERVICES]
+    services = [Child(name, command(name)) for name in SERVICES]
     keeping: list[asyncio.Task[None]] = []
     try:
         if broker:
@@ -59,6 +59,16 @@ async def up(*, config: Path, say: Callable[[str], None]) -> None:
             await stop(service)
         if broker:
             await stop(broker)
+
+
+def command(service: str) -> list[str]:
+    """What runs one service as a child.  Not `tajo run`: each would import all of the command line first."""
+    return [sys.executable, "-m", module(service)]
+
+
+def module(service: str) -> str:
+    """Where its `main` is."""
+    return f"{service.replace('-', '_')}.main"
 
 
 def port_of(service: str) -> int:

@@ -11,7 +11,6 @@ from prometheus_client import CollectorRegistry
 
 from ingest.commit import Commit
 from ingest.forgetting import Forgetting
-from ingest.judge import Judge
 from ingest.keep import Keep
 from ingest.metrics import Metrics
 from ingest.quarantine import Quarantine
@@ -72,7 +71,7 @@ def create_app(settings: Settings, config: Config, login: Login) -> AsgiFastStre
     keep.forgets = forgetting.forgets
     quarantine = Quarantine(publish, metrics)
     webhooks = Webhooks(
-        judge_of(settings, config), Commit(keep.put), quarantine, metrics, api_key=settings.api_key
+        settings.judge(config), Commit(keep.put), quarantine, metrics, api_key=settings.api_key
     )
     routes = [(path, webhooks.route(path)) for path in ROUTES]
 
@@ -100,16 +99,6 @@ def create_app(settings: Settings, config: Config, login: Login) -> AsgiFastStre
     )
     app.after_shutdown(spool.close)
     return app
-
-
-def judge_of(settings: Settings, config: Config) -> Judge:
-    """What the judgement needs to know."""
-    return Judge(
-        public_url=settings.public_url.rstrip("/"),
-        tokens=tuple(token.strip() for token in settings.auth_tokens.split(",") if token.strip()),
-        account_sid=settings.account_sid or config.flex.account_sid,
-        keep_bodies=config.flex.message_bodies,
-    )
 
 
 def main() -> None:

@@ -5,6 +5,8 @@ from typing import Annotated
 
 from msgspec import Struct
 
+from ingest.judge import Judge
+from shared.config import Config
 from shared.settings import ApiKey, ConfigPath, DataDir, NatsUrl, env
 
 
@@ -34,3 +36,12 @@ class Settings(Struct, frozen=True):
     ] = 1024**3  # some 700,000 events: four hours at 50 a second, as long as Event Streams tries again
     host: Annotated[str, env("TAJO_INGEST_HOST", "address on which webhooks are heard")] = "127.0.0.1"
     port: Annotated[int, env("TAJO_INGEST_PORT", "port on which webhooks are heard")] = 8080
+
+    def judge(self, config: Config) -> Judge:
+        """What the judgement needs to know."""
+        return Judge(
+            public_url=self.public_url.rstrip("/"),
+            tokens=tuple(token.strip() for token in self.auth_tokens.split(",") if token.strip()),
+            account_sid=self.account_sid or config.flex.account_sid,
+            keep_bodies=config.flex.message_bodies,
+        )
