@@ -17,7 +17,7 @@ from sandbox.flex import voice
 from sandbox.play import Target, play
 from sandbox.task import Task
 from sandbox.twilio import signed, taskrouter_webhook
-from tajo.up import SERVICES
+from tajo.up import SERVICES, module
 from tests.bench import machine
 from tests.bench.brevo import Brevo, Call
 from tests.bench.figures import Figure, Found
@@ -48,11 +48,11 @@ class Stack:
 
     def pids(self) -> dict[str, int]:
         """Of the services, by name."""
-        found = {}
+        found, modules = {}, {module(name): name for name in SERVICES}
         for pid in Path(f"/proc/{self.up.pid}/task/{self.up.pid}/children").read_text().split():
             words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().rstrip("\0").split("\0")
-            if words[-1] in SERVICES:
-                found[words[-1]] = int(pid)
+            if words[-1] in modules:
+                found[modules[words[-1]]] = int(pid)
         return found
 
 

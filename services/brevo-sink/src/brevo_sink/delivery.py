@@ -31,6 +31,7 @@ from shared.topology import BREVO_SINK
 ALIVE_S = BREVO_SINK.ack_wait_s / 4  # how often JetStream hears that we still have what we have
 CONTACT_S = 60.0  # an event waits for its contact's upsert, which was said before it: ack_wait and room
 TRIES_MAX = 8  # of what makes our own code raise
+LOOK_S, LOOK_IDLE_S = 0.25, 2.0  # between looks at what is in hand, without news; and while nothing is
 IMPORT_LOOK_S = 1.0  # between looks whether enough contacts wait for an import
 
 log = structlog.get_logger()
@@ -313,9 +314,10 @@ class Delivery:
             await self._any_news()
 
     async def _any_news(self) -> None:
+        """Or what becomes so by time alone: what was put off, and that no more is expected to come again."""
         self._news.clear()
         with suppress(TimeoutError):
-            async with asyncio.timeout(0.25):  # what was put off becomes ready by time alone
+            async with asyncio.timeout(LOOK_S if self._ends.held else LOOK_IDLE_S):
                 await self._news.wait()
 
     def _start(self, work: Coroutine[None, None, None], door: asyncio.Semaphore) -> None:

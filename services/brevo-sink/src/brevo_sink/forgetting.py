@@ -37,7 +37,7 @@ from shared.tombstone import Tombstone, Tombstones, digest
 from shared.topology import BREVO, RECEIPTS
 from shared.verdict import Done as Told
 
-LOOK_S = 0.5  # between looks whether somebody is to be forgotten
+LOOK_S = 1.0  # between looks whether somebody is to be forgotten
 AGAIN_S = 1.0  # while the broker is away, or what waits has not ended
 SERVICE = "brevo-sink"
 
@@ -76,15 +76,18 @@ class Forgetting:
 
     async def forever(self) -> None:
         """Do what is asked, until cancelled."""
-        seen = -1
+        seen, away = -1, False
         while True:
             try:
                 if (now := await erasure.revision(self._connection())) != seen:
                     await self._load()
                     waiting = [one for one in self._all.ones.values() if not await self._is_done(one)]
                     seen = now if not waiting else -1
+                away = False
             except erasure.AWAY as error:
-                log.warning("erasure_waits", error=type(error).__name__)
+                if not away:
+                    log.warning("erasure_waits", error=type(error).__name__)
+                away = True
             await asyncio.sleep(LOOK_S)
 
     async def _load(self) -> None:

@@ -35,7 +35,7 @@ from shared.past import last_sequence
 from shared.tombstone import NAMES_MAX, Tombstone, Tombstones, digest, tombstone
 from shared.topology import TWILIO
 
-LOOK_S = 0.5  # between looks whether somebody is to be forgotten
+LOOK_S = 1.0  # between looks whether somebody is to be forgotten
 AGAIN_S = 1.0  # while the broker is away
 SERVICE = "mapper"
 
@@ -62,7 +62,7 @@ class Forgetting:
 
     async def forever(self) -> None:
         """Do what is asked, until cancelled."""
-        seen = -1
+        seen, away = -1, False
         while True:
             try:
                 if (now := await erasure.revision(self._connection())) != seen:
@@ -70,8 +70,11 @@ class Forgetting:
                     for one in self._all.ones.values():
                         await self._go_on(one)
                     seen = now
+                away = False
             except erasure.AWAY as error:
-                log.warning("erasure_waits", error=type(error).__name__)
+                if not away:
+                    log.warning("erasure_waits", error=type(error).__name__)
+                away = True
             await asyncio.sleep(LOOK_S)
 
     async def _load(self) -> None:

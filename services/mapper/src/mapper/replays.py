@@ -45,7 +45,7 @@ from shared.past import last_sequence, past
 from shared.replay import Replay
 from shared.topology import MAPPER, REPLAYS
 
-LOOK_S = 0.5  # between looks whether somebody wants something
+LOOK_S = 1.0  # between looks whether somebody wants something
 NEAR = 1000  # raw events a draft may be behind when the turn is held: some tenths of a second
 WATCHED_MAX = 20_000  # commands made while it was brought up; else it is brought up once more
 TRIES_MAX = 5  # of a process aside that ends otherwise than it should
@@ -86,10 +86,9 @@ class Replays:
         while True:
             try:
                 if connection := bus.client(self._broker):
-                    bucket = await connection.jetstream().key_value(REPLAYS.name)
                     seen = await last_sequence(connection, f"KV_{REPLAYS.name}")
                     if seen != self._seen:
-                        await self._do_all(connection, bucket)
+                        await self._do_all(connection, await connection.jetstream().key_value(REPLAYS.name))
                         self._seen = seen
             except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
                 log.debug("replays_not_read", error=type(error).__name__)
