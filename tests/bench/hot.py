@@ -21,7 +21,7 @@ _MAPPER = tuple(
 )  # fmt: skip
 _SINK = tuple(
     f"services/brevo-sink/src/brevo_sink/{name}.py" for name in (
-        "brevo", "budget", "contacts", "delivery", "desk", "ends", "events", "ledger", "papers", "request",
+        "brevo", "budget", "contacts", "delivery", "desk", "ends", "events", "ledger", "papers", "request", "together",
     )
 )  # fmt: skip
 

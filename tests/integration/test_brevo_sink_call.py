@@ -20,11 +20,11 @@ class Wire:
         self.requests: list[tuple[bytes, bytes]] = []
         self.answer = ANSWER
         self.connections = 0
-        self.connected = asyncio.Event()
+        self.cut = b""  # of the last request, that broke off
+        self.ended = asyncio.Event()
 
     async def __call__(self, reader, writer):
         self.connections += 1
-        self.connected.set()
         try:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
@@ -36,10 +36,11 @@ class Wire:
                 writer.write(self.answer)
                 if self.answer != ANSWER:
                     break
-        except asyncio.IncompleteReadError:
-            pass
+        except asyncio.IncompleteReadError as error:
+            self.cut = error.partial
         finally:
             writer.close()
+            self.ended.set()
 
 
 @asynccontextmanager
@@ -77,13 +78,14 @@ async def test_a_call_says_all_that_http_asks_for_and_keeps_its_connection():
 
 
 @pytest.mark.parametrize(("method", "body"), [("POST", {"ext_id": "tajo-1"}), ("DELETE", None)])
-async def test_nothing_takes_effect_where_the_lease_is_lost_before_the_call_leaves(method, body):
+async def test_no_byte_leaves_where_the_lease_is_lost_meanwhile(method, body):
     async with calling(may=lambda: False) as (wire, brevo):
         result = await brevo.call(method, "/contacts", json=body)
-        await wire.connected.wait()
+        await wire.ended.wait()
 
     assert result == NotSent("the lease is not ours")
-    assert wire.requests == []
+    assert wire.connections == 1
+    assert (wire.requests, wire.cut) == ([], b"")
 
 
 async def test_an_answer_that_breaks_off_may_have_taken_effect_and_the_next_call_is_made():

@@ -182,7 +182,7 @@ async def test_a_sink_that_stood_still_with_all_in_hand_calls_nobody_any_more(na
 
 async def test_an_orderly_stop_hands_over_within_2_seconds(nats_server, sinks, brevo):
     first, _ = sinks
-    brevo.faults.append(Fault("latency", seconds=0.02, times=None))
+    brevo.faults.append(Fault("latency", seconds=0.3, times=None))
     await say(nats_server.url, commands())
     await until(lambda: len(brevo.events) > 100)
 

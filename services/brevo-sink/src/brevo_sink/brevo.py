@@ -5,7 +5,7 @@ httpx, and not Brevo's own client, which repeats POST /events by itself and take
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -27,6 +27,8 @@ UPSERT_CALLS = 16  # at once; at 60 a second, the most Brevo allows, they may ta
 EVENT_CALLS = 2  # batches at once
 CONNECTIONS = UPSERT_CALLS + EVENT_CALLS + 2  # the rest asks, renames and deletes
 NAP_S = 1.0  # the longest sleep before the budget is asked again: it may have learned
+
+_JSON = ((b"content-type", b"application/json"),)
 
 log = structlog.get_logger()
 
@@ -56,16 +58,6 @@ Result = Reply | NotSent | Lost
 
 class _MayNotError(Exception):
     """Raised in the midst of a request, before its body has left."""
-
-
-class _Body(httpx.AsyncByteStream):
-    def __init__(self, body: bytes, may: Callable[[], bool]) -> None:
-        self._body, self._may = body, may
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        if not self._may():
-            raise _MayNotError
-        yield self._body
 
 
 _NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
@@ -168,31 +160,24 @@ class Brevo:
         return Reply(answer.status_code, answer.headers, body)
 
     def _request(self, method: str, path: str, json: Any, params: Sequence[tuple[str, str]]) -> httpx.Request:
-        """A request that looks at the last moment whether we may: to wait for a connection may take longer than a lease.
-
-        With a body, before that leaves; without one, before anything does, by a hook that httpcore runs at ten places.
-        https://www.encode.io/httpcore/extensions/#trace
-        """
-        url, timeout, by = _url(f"{self._url}{path}"), {"timeout": self._timeout}, tuple(params)
-        if json is None:
-            extensions = {**timeout, "trace": self._before_headers}
-            return httpx.Request(method, url, params=by, headers=self._headers, extensions=extensions)
-        body = msgspec.json.encode(json)
-        described = (
-            (b"host", url.netloc),
-            (b"content-type", b"application/json"),
-            (b"content-length", b"%d" % len(body)),
-        )
         return httpx.Request(
             method,
-            url.copy_merge_params(by) if by else url,
-            headers=[*described, *self._headers.raw],
-            stream=_Body(body, self._may),
-            extensions=timeout,
+            _url(f"{self._url}{path}"),
+            params=list(params) or None,
+            headers=[*self._headers.raw, *_JSON] if json is not None else self._headers,
+            content=None if json is None else msgspec.json.encode(json),
+            extensions={"timeout": self._timeout, "trace": self._still_may},
         )
 
-    async def _before_headers(self, event: str, _info: Any) -> None:
-        if event == "http11.send_request_headers.started" and not self._may():
+    async def _still_may(self, event: str, _info: Any) -> None:
+        """Look at the last moment, when the connection is there: to wait for one may take longer than a lease.
+
+        https://www.encode.io/httpcore/extensions/#trace
+        """
+        if (
+            event in ("http11.send_request_headers.started", "http11.send_request_body.started")
+            and not self._may()
+        ):
             raise _MayNotError
 
     async def _exchange(self, request: httpx.Request) -> tuple[httpx.Response, bytes]:
