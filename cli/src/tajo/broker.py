@@ -26,8 +26,10 @@ T = TypeVar("T")
 def run(work: Coroutine[Any, Any, T]) -> T:
     """Until it is done.  SIGINT and SIGTERM end it: what it does then is let be done, and KeyboardInterrupt raised.
 
-    What goes on all the same is cancelled again: nats-py swallows a cancellation now and then (shared/service.py).
+    What goes on all the same is cancelled again: nats-py swallows a cancellation now and then (shared/service.py), also
+    while it closes; so who was asked to stop stops, even where the work has ended: a command may have more of it.
     """
+    asked = False
 
     async def stoppable() -> T:
         task, loop = asyncio.create_task(work), asyncio.get_running_loop()
@@ -38,6 +40,8 @@ def run(work: Coroutine[Any, Any, T]) -> T:
                 loop.call_later(CANCEL_AGAIN_S, stop)
 
         def once() -> None:  # whoever is impatient must not interrupt the stopping
+            nonlocal asked
+            asked = True
             if not task.cancelling():
                 stop()
 
@@ -46,9 +50,12 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         return await task
 
     try:
-        return asyncio.run(stoppable())
+        result = asyncio.run(stoppable())
     except asyncio.CancelledError as error:
         raise KeyboardInterrupt from error
+    if asked:
+        raise KeyboardInterrupt
+    return result
 
 
 class DeniedError(nats.errors.Error):
