@@ -13,8 +13,8 @@ import nats
 import uvloop
 from nats.js.api import AckPolicy, ConsumerConfig
 
-from shared import bus
 from shared.message import MSG_ID, Message
+from shared.publish import publish
 from shared.topology import BREVO, MAPPER
 from tests.bench import history, machine
 from tests.bench.figures import Figure, Found
@@ -76,7 +76,7 @@ async def _raw(url: str, events: int, said: int, size: int) -> tuple[float, floa
         messages = await heard.fetch(BATCH, timeout=5)
         left -= len(messages)
         until = round((events - left) * per)
-        await bus.publish(
+        await publish(
             connection,
             [Message("brevo.00.bare", body, {MSG_ID: f"bare{number}"}) for number in range(told, until)],
         )

@@ -27,12 +27,12 @@ from sandbox.events import Event
 from sandbox.limits import Limits
 from sandbox.lives import Lives, lives, webhooks
 from sandbox.twilio import ACCOUNT_SID, TaskRouterEvent
-from shared import bus, trace
-from shared.bus import NotPublishedError
+from shared import trace
 from shared.command import ContactRelink, from_body
-from shared.config import load
+from shared.connector_file import load
 from shared.event import from_message, to_message
 from shared.message import MSG_ID, Message
+from shared.publish import NotPublishedError, publish
 from shared.topology import BREVO_SINK, BREVO_SINK_PAST, MAPPER
 
 ROOT = Path(__file__).parents[2]
@@ -85,7 +85,7 @@ async def play(url: str, messages: Iterator[Message]) -> int:
         said = False
         while not said:
             with suppress(NotPublishedError):
-                await bus.publish(connection, group)
+                await publish(connection, group)
                 said = True
     await connection.close()
     return count

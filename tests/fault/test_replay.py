@@ -26,9 +26,9 @@ from sandbox.limits import Limits
 from sandbox.lives import Lives, lives, webhooks
 from sandbox.twilio import ACCOUNT_SID
 from shared import event, trace
-from shared.bus import NotPublishedError
-from shared.config import parse
+from shared.connector_file import parse
 from shared.message import MSG_ID, Message
+from shared.publish import NotPublishedError
 from shared.topology import BREVO_SINK, BREVO_SINK_PAST, MAPPER
 
 ROOT = Path(__file__).parent.parent.parent

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from mapper.story import given, run, tell, then_of, to_json
-from shared.config import load
+from shared.connector_file import load
 
 STORIES = sorted(path.parent for path in Path(__file__).parent.glob("*/mapping.yaml"))
 

@@ -11,7 +11,7 @@ from sandbox.app import serving
 from sandbox.brevo import BrevoSandbox
 from sandbox.limits import Limits
 from shared.command import ContactUpsert
-from shared.config import parse
+from shared.connector_file import parse
 from shared.topology import BREVO_SINK
 
 FAST = Limits(

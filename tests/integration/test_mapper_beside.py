@@ -17,7 +17,7 @@ from mapper.step import Policy
 from mapper.story import given
 from shared import bus, log
 from shared.bus import Publisher
-from shared.config import load
+from shared.connector_file import load
 from shared.event import to_message
 from shared.login import Login
 from shared.past import past

@@ -11,11 +11,11 @@ import pytest
 
 from mapper.story import given
 from shared import command, replay
-from shared.bus import publish
 from shared.command import Command, ContactUpsert, EventTrack
-from shared.config import parse
+from shared.connector_file import parse
 from shared.event import RawEvent, to_message
 from shared.message import MSG_ID, Message
+from shared.publish import publish
 from shared.replay import Asked, Plan, Replay
 from shared.trace import start
 

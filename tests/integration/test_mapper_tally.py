@@ -8,7 +8,7 @@ import pytest
 from mapper.book import Book, Size
 from mapper.story import given, tell
 from mapper.tally import Tally
-from shared.config import load
+from shared.connector_file import load
 
 ROOT = Path(__file__).parent.parent.parent
 STORIES = ("voice_handled", "webchat_known_by_mail")

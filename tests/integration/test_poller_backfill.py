@@ -23,9 +23,10 @@ from sandbox.rest import LIMITS, TwilioSandbox
 from sandbox.task import at
 from sandbox.traffic import conversations, traffic
 from sandbox.twilio import ACCOUNT_SID
-from shared import backfill, bus
+from shared import backfill
 from shared.backfill import Asked
 from shared.event import RawEvent, to_message
+from shared.publish import publish
 from shared.topology import BACKFILLS, CURSORS
 from tajo import sync
 
@@ -241,7 +242,7 @@ async def test_verify_tells_of_each_day_what_webhooks_told_and_what_was_missed_a
 ):
     told = EVENTS[:900]
     connection = await nats.connect(nats_server.url)
-    await bus.publish(connection, [to_message(_as_a_webhook_would(event), "") for event in told])
+    await publish(connection, [to_message(_as_a_webhook_would(event), "") for event in told])
     await connection.close()
     async with serving(BrevoSandbox(), twilio_of()) as url:
         await asyncio.to_thread(poller(url).start, ready=True)

@@ -25,8 +25,8 @@ from sandbox.play import Target
 from sandbox.rest import TwilioSandbox
 from sandbox.traffic import compare, traffic
 from sandbox.twilio import ACCOUNT_SID, taskrouter_webhook
-from shared import bus
 from shared.event import RawEvent, to_message
+from shared.publish import publish
 
 PRODUCTS = ("FLEX", "TASKROUTER", "CONVERSATIONS", "EVENTS")
 TOKEN, PUBLIC = "token-of-twilio", "https://hooks.example.com"
@@ -90,9 +90,9 @@ async def ready(url: str) -> tuple[int, str]:
         return 0, ""
 
 
-async def publish(url: str, events: list[RawEvent]) -> None:
+async def say(url: str, events: list[RawEvent]) -> None:
     connection = await nats.connect(url)
-    await bus.publish(connection, [to_message(event, "") for event in events])
+    await publish(connection, [to_message(event, "") for event in events])
     await connection.close()
 
 
@@ -112,9 +112,7 @@ async def test_what_no_webhook_told_is_in_the_log_within_an_interval_and_the_res
 ):
     twilio = twilio_of(EVENTS[:2400], shuffled=True)
     told, told_without_sid = EVENTS[:1000], EVENTS[1000:1100]
-    await publish(
-        nats_server.url, as_webhooks_would(told) + as_webhooks_would(told_without_sid, with_sid=False)
-    )
+    await say(nats_server.url, as_webhooks_would(told) + as_webhooks_would(told_without_sid, with_sid=False))
     async with serving(BrevoSandbox(), twilio) as url:
         poller = service("poller", TAJO_NATS_URL=nats_server.url, **environment(url, tmp_path))
         await asyncio.to_thread(poller.start, ready=True)

@@ -9,8 +9,9 @@ import pytest
 
 from shared import bus
 from shared.bootstrap import bootstrap, consumer_config
-from shared.bus import NotPublishedError, Publisher
+from shared.bus import Publisher
 from shared.message import MSG_ID, Message
+from shared.publish import NotPublishedError
 from shared.topology import BREVO_SINK, MAPPER
 
 

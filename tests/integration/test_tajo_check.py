@@ -16,8 +16,8 @@ from sandbox.brevo import BrevoSandbox
 from sandbox.faults import Fault
 from sandbox.rest import CHAT_SERVICE_SID, TwilioSandbox
 from sandbox.twilio import ACCOUNT_SID, WORKSPACE_SID
-from shared import bus
 from shared.event import RawEvent, to_message
+from shared.publish import publish
 from tajo import nats_server as embedded
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +86,7 @@ async def heard(url: str, source: str) -> None:
         id=source, product="taskrouter", type="task.created", source=source, subject="WT", account_sid=ACCOUNT_SID,
         time_ms=round(time.time() * 1000), content_type="", body=b"",
     )  # fmt: skip
-    await bus.publish(connection, [to_message(event, "")])
+    await publish(connection, [to_message(event, "")])
     await connection.close()
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from mapper.book import Book
 from mapper.story import given, tell
-from shared.config import load
+from shared.connector_file import load
 
 ROOT = Path(__file__).parent.parent.parent
 STORY = ROOT / "tests/golden/voice_handled"

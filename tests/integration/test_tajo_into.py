@@ -24,7 +24,7 @@ from sandbox.limits import Limits
 from sandbox.lives import Lives, lives, webhooks
 from sandbox.twilio import ACCOUNT_SID
 from shared import event, trace
-from shared.config import load
+from shared.connector_file import load
 from shared.event import RawEvent
 from tajo.main import app
 

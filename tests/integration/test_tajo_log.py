@@ -17,7 +17,7 @@ import pytest
 from mapper.story import given, tell
 from shared import erasure, trace
 from shared.bootstrap import bootstrap, stream_config
-from shared.config import parse
+from shared.connector_file import parse
 from shared.event import RawEvent, to_message
 from shared.heartbeat import Heartbeat, IngestCounts
 from shared.message import MSG_ID, Message

@@ -10,7 +10,7 @@ from mapper.book import Book
 from mapper.heard import Heard
 from mapper.step import Policy
 from mapper.take import take
-from shared.config import load
+from shared.connector_file import load
 
 POLICY = Policy.of(load(Path(__file__).parent.parent.parent / "config/tajo.yaml"))
 MAILS, PHONES = ("a@example.com", "b@example.com", "c@example.com", ""), ("+12025550101", "+12025550102", "")

@@ -13,7 +13,7 @@ from mapper.heard import read
 from mapper.step import KEEP_MS, Policy
 from mapper.story import Then, tell
 from mapper.take import look, take
-from shared.config import parse
+from shared.connector_file import parse
 
 CONFIG = parse(
     """

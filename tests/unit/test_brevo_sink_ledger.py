@@ -4,7 +4,7 @@ import stat
 
 from brevo_sink.ledger import Ledger
 from brevo_sink.preflight import missing
-from shared.config import parse
+from shared.connector_file import parse
 from shared.receipt import Told
 
 

@@ -7,7 +7,7 @@ from mapper.book import Book
 from mapper.customer import Aggregates, Customer, contact, fit
 from mapper.identity import Known, customer_id
 from mapper.interaction import Dated, Seen
-from shared.config import parse
+from shared.connector_file import parse
 
 ANA = customer_id("email:a@b.example")
 

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 from mapper.kin import Kin
 from mapper.preview import preview
 from mapper.step import Policy
-from shared.config import parse
+from shared.connector_file import parse
 from shared.event import RawEvent
 
 POLICY = Policy.of(

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from poller.settings import Settings
-from shared.config import parse
+from shared.connector_file import parse
 from shared.credentials import NAMES, CredentialsError, Installed, environment, layered, store_of
 
 NOW, LATER = "2026-11-20T10:00:00.000Z", "2026-11-21T10:00:00.000Z"

@@ -5,7 +5,7 @@ import pytest
 from poller.answer import Absent
 from poller.twilio import URLS
 from sandbox.streams import DISCONTINUED, TYPES
-from shared.config import parse
+from shared.connector_file import parse
 from shared.verdict import Pause, Reject, Retry
 from tajo import event_callback, event_streams, findings
 

@@ -20,9 +20,9 @@ from nats.aio.client import Client
 
 from brevo_sink.bulk import ROWS_MAX
 from shared.bootstrap import bootstrap, consumer_config
-from shared.bus import NotPublishedError, publish
 from shared.command import Command, to_message
 from shared.login import NOBODY
+from shared.publish import NotPublishedError, publish
 from shared.topology import BREVO, BREVO_SINK, BREVO_SINK_PAST
 from shared.trace import follow
 from tajo import nats_server

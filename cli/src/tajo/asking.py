@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 import typer
 from nats.aio.client import Client
 
-from shared.bus import NotPublishedError
+from shared.publish import NotPublishedError
 from tajo.broker import connected, run
 from tajo.log_reading import SubjectsError
 from tajo.output import INTERRUPTED, UNAVAILABLE, err, failure, reaching

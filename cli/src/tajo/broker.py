@@ -13,8 +13,7 @@ import nats.errors
 from nats.aio.client import Client
 from nats.protocol.parser import AUTHORIZATION_VIOLATION, PERMISSIONS_ERR
 
-from shared.bus import DENIED
-from shared.login import CERTIFICATES, Login, login_as
+from shared.login import CERTIFICATES, DENIED, Login, login_as
 
 TRIES = 5  # 0.2 s apart; whoever asks is a person, and can ask again
 

@@ -12,8 +12,9 @@ from nats.aio.client import Client
 from rich.markup import escape
 from rich.table import Table
 
-from shared import bus, dead
+from shared import dead
 from shared.dead import Letter
+from shared.publish import publish
 from shared.topology import DEAD
 from tajo.broker import connected, run
 from tajo.output import FAILED, NATS_URL, AsJson, NatsUrl, failure, out, reaching
@@ -201,7 +202,7 @@ async def _all(connection: Client) -> list[Letter]:
 async def _again(connection: Client, letters: Sequence[Letter]) -> None:
     for start in range(0, len(letters), AT_ONCE):
         some = letters[start : start + AT_ONCE]
-        await bus.publish(connection, [dead.again(letter) for letter in some])
+        await publish(connection, [dead.again(letter) for letter in some])
         await _removed(connection, some)
 
 

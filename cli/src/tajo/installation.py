@@ -16,7 +16,7 @@ from poller.rates import Rates
 from poller.settings import Settings as TwilioSettings
 from poller.twilio import Credentials, Twilio
 from shared.config import Config
-from shared.config import load as load_config
+from shared.connector_file import load as load_config
 from shared.credentials import NAMES, Store, layered, store_of
 from shared.settings import SettingsError, load, secure_url, text
 

@@ -16,10 +16,10 @@ from nats.aio.client import Client
 from mapper.heard import UnreadableError, read
 from mapper.said import Reading
 from mapper.search import is_forgotten
-from shared import bus, erasure
-from shared.bus import ATOMIC_MAX
+from shared import erasure
 from shared.cloudevent import LINE_BYTES_MAX, NotACloudEventError, event_of, from_line
 from shared.message import MSG_ID, Message
+from shared.publish import ATOMIC_MAX, publish
 from shared.replay import Selection
 from shared.tombstone import Tombstones
 from shared.topology import MESSAGE_BYTES_MAX
@@ -153,5 +153,5 @@ async def store(
 
 
 async def _publish(connection: Client, group: Sequence[Message], into: Imported) -> None:
-    await bus.publish(connection, group)
+    await publish(connection, group)
     into.stored += len(group)

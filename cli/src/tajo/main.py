@@ -15,7 +15,8 @@ from rich.table import Column, Table
 from ingest.settings import Settings as IngestSettings
 from shared.bootstrap import Replicas
 from shared.bootstrap import bootstrap as make_streams
-from shared.config import Config, ConfigError, load
+from shared.config import Config
+from shared.connector_file import ConfigError, load
 from shared.credentials import environment
 from shared.log import set_up
 from shared.login import login_as, new_password

@@ -17,8 +17,8 @@ import nats.errors
 import typer
 from rich.console import Console
 
-from shared.bus import NotPublishedError
-from shared.config import ConfigError
+from shared.connector_file import ConfigError
+from shared.publish import NotPublishedError
 from shared.settings import SettingsError
 from tajo.broker import DeniedError
 

@@ -17,7 +17,8 @@ from mapper.preview import preview as preview_of
 from mapper.step import Policy
 from mapper.story import NO_ACCOUNT
 from shared.cloudevent import NotACloudEventError, event_of, from_line
-from shared.config import Config, load
+from shared.config import Config
+from shared.connector_file import load
 from shared.event import RawEvent
 from shared.topology import MESSAGE_BYTES_MAX
 from tajo import log_import, log_reading

@@ -8,8 +8,8 @@ from msgspec import Struct
 from ingest.judge import Heard, Judge
 from ingest.quarantine import Rechecked, held
 from ingest.quarantine import recheck as recheck_all
-from shared import bus
 from shared.event import rfc3339
+from shared.publish import publish
 from tajo.broker import connected
 
 _SIDS = re.compile(rb"\b(?:EV|WT|WR|CH|KD|CA)[0-9a-f]{32}\b")
@@ -35,7 +35,7 @@ async def listed(url: str) -> list[Heard]:
 async def recheck(url: str, judge: Judge) -> Rechecked:
     """Take back what is rightly signed.  Raises NotPublishedError, nats' errors and OSError."""
     async with connected(url) as connection:
-        return await recheck_all(connection.jetstream(), partial(bus.publish, connection), judge)
+        return await recheck_all(connection.jetstream(), partial(publish, connection), judge)
 
 
 def line(heard: Heard) -> Line:

@@ -9,7 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 
 from shared import log
-from shared.config import load
+from shared.connector_file import load
 from tajo import apart, certificate
 from tajo.broker import run
 from tajo.certificate import Certificate

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Column, Table
 
 from brevo_sink.settings import Settings as BrevoSettings
-from shared.config import load
+from shared.connector_file import load
 from shared.event import rfc3339
 from shared.replay import Asked, Selection
 from shared.settings import load as load_settings

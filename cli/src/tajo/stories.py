@@ -12,7 +12,8 @@ from nats.aio.client import Client
 
 from mapper.story import BadStoryError, Failure, given, run, tell, then_of, to_json
 from shared.cloudevent import Logged, to_line
-from shared.config import Config, ConfigError, load
+from shared.config import Config
+from shared.connector_file import ConfigError, load
 from shared.event import RawEvent
 from tajo import log_reading
 from tajo.asking import asking

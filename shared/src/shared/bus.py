@@ -1,12 +1,10 @@
-"""The bus: connect to NATS, publish so that it is on disk, consume in batches.  The only FastStream wiring.
+"""The bus: connect to NATS, and consume in batches; publish.py is what is said over it.  The only FastStream wiring.
 
 Why not a publish and a handler per message: on two cores, with each ack fsynced, those carry 1,200 to
 2,000 messages a second; batches carry 8,000 and more.
 """
 
 import asyncio
-import itertools
-import secrets
 import ssl
 import time
 import traceback
@@ -16,7 +14,6 @@ from contextlib import suppress
 from pathlib import PurePath
 from typing import Any, cast
 
-import msgspec
 import nats.errors
 import nats.js.errors
 import structlog
@@ -24,38 +21,27 @@ from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, PullSub
 from faststream.nats.security import NatsSecurity, NatsUserPassword
 from faststream.security import BaseSecurity
-from msgspec import Struct
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.protocol.parser import AUTHORIZATION_VIOLATION, PERMISSIONS_ERR
 
 from shared import dead, headers
-from shared.login import CERTIFICATES, NOBODY, Login
+from shared.login import CERTIFICATES, DENIED, NOBODY, Login
 from shared.message import Message
+from shared.publish import NotPublishedError, publish, publish_each
 from shared.topology import Consumer
 
-PUBLISH_TIMEOUT_S = 2.0  # ingest must answer Twilio within 5 s: one try, and room for the way back
-ATOMIC_FROM = 20  # messages; below, an atomic batch's fixed 5 ms costs more than one fsync each
-ATOMIC_MAX = 500  # messages; the server takes 1,000 at most (ADR-50), and latency grows with the batch
 WAIT_S = 0.1  # between looks for a consumer that the bootstrap has not made yet
 SAY_AGAIN_S = 60.0  # between two log lines of the same error
 ERRORS_MAX = 100  # kinds of errors, and denied subjects, remembered for that long; more are not said
-DENIED = "the broker's users are not of this version: give it this version's deploy/nats/users.conf, and start it again"
 PING_S = 5  # a broker that hangs is given up after two unanswered; nats-py's own 120 s would be four minutes
 FETCH_TIMEOUT_S = 5.0  # how long one empty fetch waits; messages are handed over the moment they arrive
-
-_DUPLICATE_IN_BATCH = 10201  # err_code: a Msg-Id of the batch stands in the stream's dedup window already
-
 TRIES_MAX = 8  # of a message that makes a handler raise: ~4 min with the delays between
 DELAY_MAX_S = 60.0
 
 Handler = Callable[[list[Msg]], Awaitable[None]]
 
 log = structlog.get_logger()
-
-
-class NotPublishedError(Exception):
-    """No PubAck: the broker is away, full, or refuses.  Nothing is known to be stored; repeat with the same ids."""
 
 
 class _Untouched:
@@ -294,7 +280,7 @@ class Publisher:
         self._may = may
 
     async def publish(self, messages: Sequence[Message]) -> None:
-        """As `publish` below, over the broker's connection."""
+        """As publish.py does, over the broker's connection."""
         await publish(self._connection(), messages)
 
     async def publish_one(self, message: Message) -> int:
@@ -304,84 +290,11 @@ class Publisher:
     async def publish_few(self, messages: Sequence[Message]) -> int:
         """Publish some of one stream, each by itself, as `publish` does; returns the last one's sequence there."""
         try:
-            return max(await _publish_each(self._connection(), messages))
+            return max(await publish_each(self._connection(), messages))
         except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
             raise NotPublishedError(f"{type(error).__name__} from NATS") from error
 
     def _connection(self) -> Client:
         if not self._may():
             raise NotPublishedError("the lease is not ours")
-        connection = client(self._broker)
-        if connection is None:
-            raise NotPublishedError("no connection to NATS")
-        return connection
-
-
-async def publish(connection: Client | None, messages: Sequence[Message]) -> None:
-    """Publish in order within each stream, each at least once, and return when all are acked.
-
-    Few go one by one, many as atomic batches (one fsync a batch).  A message whose Nats-Msg-Id the
-    stream has seen within its dedup window counts as published.  Raises NotPublishedError; some of
-    the messages may then be stored, so repeat all of them with the same ids.
-    """
-    if connection is None:
-        raise NotPublishedError("no connection to NATS")
-    try:
-        for _, of_one_stream in itertools.groupby(sorted(messages, key=_root), key=_root):
-            of_stream = list(of_one_stream)
-            for start in range(0, len(of_stream), ATOMIC_MAX):
-                chunk = of_stream[start : start + ATOMIC_MAX]
-                if len(chunk) < ATOMIC_FROM or not await _publish_atomic(connection, chunk):
-                    await _publish_each(connection, chunk)
-    except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
-        raise NotPublishedError(f"{type(error).__name__} from NATS") from error
-
-
-def _root(message: Message) -> str:
-    """What tells the stream, for an atomic batch is of one stream only."""
-    return message.subject.partition(".")[0]
-
-
-async def _publish_each(connection: Client, messages: Sequence[Message]) -> list[int]:
-    """The sequence of each."""
-    stream = connection.jetstream(timeout=PUBLISH_TIMEOUT_S)
-    results = await asyncio.gather(
-        *(stream.publish(m.subject, m.body, headers=dict(m.headers)) for m in messages),
-        return_exceptions=True,
-    )
-    sequences: list[int] = []
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-        sequences.append(result.seq)
-    return sequences
-
-
-class _PubAck(Struct):
-    """https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-50.md"""
-
-    error: dict[str, Any] | None = None
-    count: int = 0
-
-
-async def _publish_atomic(connection: Client, messages: Sequence[Message]) -> bool:
-    """All or nothing, with one PubAck for the last.  False when an id is known already: nothing is stored then."""
-    batch, last = secrets.token_hex(11), len(messages)
-    for number, message in enumerate(messages[:-1], start=1):
-        await connection.publish(message.subject, message.body, headers=_numbered(message, batch, number))
-    commit = {**_numbered(messages[-1], batch, last), "Nats-Batch-Commit": "1"}
-    answer = await connection.request(
-        messages[-1].subject, messages[-1].body, timeout=PUBLISH_TIMEOUT_S, headers=commit
-    )
-    ack = msgspec.json.decode(answer.data, type=_PubAck)
-    if ack.error is None and ack.count == last:
-        return True
-    if ack.error is not None and ack.error.get("err_code") != _DUPLICATE_IN_BATCH:
-        raise NotPublishedError(
-            f"JetStream refused the batch: {ack.error.get('description', 'no reason given')}"
-        )
-    return False
-
-
-def _numbered(message: Message, batch: str, number: int) -> dict[str, str]:
-    return {**message.headers, "Nats-Batch-Id": batch, "Nats-Batch-Sequence": str(number)}
+        return connected(self._broker)

@@ -24,7 +24,7 @@ from nats.aio.client import Client
 from nats.js.kv import KeyValue
 
 from shared import kv
-from shared.bus import NotPublishedError
+from shared.publish import NotPublishedError
 from shared.tombstone import Tombstone, Tombstones
 from shared.topology import ERASURES
 

@@ -20,6 +20,7 @@ CLOSE_S = 1.0  # for a socket to be closed; one of this machine takes none
 CERTIFICATES = (
     "TAJO_NATS_CA must hold who signed the broker's certificate, which must name the host of TAJO_NATS_URL"
 )
+DENIED = "the broker's users are not of this version: give it this version's deploy/nats/users.conf, and start it again"
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import structlog
 
 from brevo_sink import papers
 from brevo_sink.answer import Outcome
+from brevo_sink.brevo import UPSERT_CALLS
 from brevo_sink.desk import Desk, Item
 from brevo_sink.gate import Gate
 from brevo_sink.ledger import Ledger
@@ -18,16 +19,16 @@ from brevo_sink.request import BATCH_MAX
 from brevo_sink.together import Together
 from shared import command as commands
 from shared import spans
-from shared.bus import NotPublishedError, Publisher
+from shared.bus import Publisher
 from shared.command import ContactUpsert, EventTrack
 from shared.message import Message
+from shared.publish import NotPublishedError
 from shared.receipt import Outcome as ReceiptOutcome
 from shared.receipt import Told
 from shared.verdict import Pause, Retry
 
 SAY_AGAIN_S = 0.5  # between tries to publish while the broker is away
 RETRY_MAX_S = 60.0
-TOGETHER_MAX = 50  # contacts delivered in one transaction
 
 log = structlog.get_logger()
 
@@ -52,7 +53,7 @@ class Ends:
         self._publisher = publisher
         self._gate = gate
         self._metrics = metrics
-        self._together = Together(self._delivered, TOGETHER_MAX)
+        self._together = Together(self._delivered, UPSERT_CALLS)
 
     async def later(self, items: Sequence[Item], outcome: Outcome) -> None:
         """Not now: all rests where nothing can work, or what is concerned waits for its next try."""

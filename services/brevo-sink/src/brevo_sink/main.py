@@ -19,7 +19,8 @@ from brevo_sink.order import Live
 from brevo_sink.recall import Recall
 from brevo_sink.settings import Settings
 from shared import bus, log, service, spans
-from shared.config import Config, ConfigError, load
+from shared.config import Config
+from shared.connector_file import ConfigError, load
 from shared.counter import total
 from shared.credentials import environment
 from shared.heartbeat import BrevoSinkCounts

@@ -10,7 +10,8 @@ from brevo_sink import papers
 from brevo_sink.brevo import Brevo, Reply
 from brevo_sink.gate import Gate
 from brevo_sink.preflight import preflight
-from shared.config import Config, ConfigError
+from shared.config import Config
+from shared.connector_file import ConfigError
 
 READ_S = 5.0  # between two readings of the connector file for want of a mapping
 

@@ -4,8 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from ingest.keep import NotKeptError
-from shared.bus import ATOMIC_MAX
 from shared.message import MSG_ID, Message
+from shared.publish import ATOMIC_MAX
 
 WAITING_MAX = 10_000  # messages; at 4,000 a second 2.5 s of them, and Twilio waits 5
 WAITING_BYTES_MAX = 64 * 1024**2

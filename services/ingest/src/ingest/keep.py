@@ -14,8 +14,8 @@ import structlog
 
 from ingest.metrics import Metrics
 from ingest.spool import Group, Spool, SpoolError
-from shared.bus import NotPublishedError
 from shared.message import Message
+from shared.publish import NotPublishedError
 
 FLIGHT_S = 1.5  # for the log to take a flight; two of them and the spool stay inside Twilio's 5 s
 AGAIN_S = 0.25  # between two looks whether the log is back

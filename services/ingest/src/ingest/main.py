@@ -19,7 +19,8 @@ from ingest.sources import ROUTES
 from ingest.spool import Spool
 from ingest.webhook import ACCEPTED, REFUSED, Webhooks
 from shared import bus, log, service, spans
-from shared.config import Config, ConfigError, load
+from shared.config import Config
+from shared.connector_file import ConfigError, load
 from shared.counter import total
 from shared.credentials import environment
 from shared.event import rfc3339

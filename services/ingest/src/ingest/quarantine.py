@@ -16,8 +16,8 @@ from nats.js import JetStreamContext
 from ingest.judge import Heard, Judge
 from ingest.metrics import Metrics
 from ingest.sources import digest
-from shared.bus import NotPublishedError
 from shared.message import MSG_ID, Message
+from shared.publish import NotPublishedError
 from shared.topology import QUARANTINE
 from shared.trace import start
 

@@ -16,8 +16,8 @@ from typing import NamedTuple, TypeVar
 import msgspec
 import structlog
 
-from shared.bus import ATOMIC_MAX
 from shared.message import Message
+from shared.publish import ATOMIC_MAX
 
 FILES_MAX = 100  # processes on one directory
 GROUP_BYTES_MAX = 4 * 1024**2  # drained at once, beyond the first row

@@ -37,7 +37,8 @@ from mapper.step import Policy
 from mapper.take import look
 from shared import bus, command, erasure, log, receipt, replay
 from shared.command import EventTrack
-from shared.config import Config, ConfigError, parse
+from shared.config import Config
+from shared.connector_file import ConfigError, parse
 from shared.login import Login, login_as
 from shared.past import AGAIN_S, acked, last_sequence, past
 from shared.replay import Asked, Replay

@@ -21,7 +21,8 @@ from mapper.shelf import Shelf
 from mapper.step import Policy
 from mapper.tally import Tally
 from shared import bus, erasure, log, service, spans
-from shared.config import Config, ConfigError, load
+from shared.config import Config
+from shared.connector_file import ConfigError, load
 from shared.heartbeat import MapperCounts
 from shared.lease import Lease
 from shared.login import Login, login_as

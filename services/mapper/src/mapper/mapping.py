@@ -28,10 +28,11 @@ from mapper.said import said
 from mapper.step import Policy
 from mapper.take import Made, look, retell, take
 from shared import command, dead, receipt, span, spans
-from shared.bus import ATOMIC_MAX, NotPublishedError, Publisher
+from shared.bus import Publisher
 from shared.config import Config
 from shared.event import epoch_ms
 from shared.message import Message
+from shared.publish import ATOMIC_MAX, NotPublishedError
 from shared.receipt import Receipt
 from shared.tombstone import Tombstones
 from shared.topology import BREVO, MAPPER

@@ -40,7 +40,8 @@ from mapper.shelf import IDS, Shelf
 from mapper.step import Policy
 from shared import bus, kv, replay
 from shared.command import ContactRelink, EventTrack
-from shared.config import Config, ConfigError
+from shared.config import Config
+from shared.connector_file import ConfigError
 from shared.past import last_sequence, past
 from shared.replay import Replay
 from shared.topology import MAPPER, REPLAYS

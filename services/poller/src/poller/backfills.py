@@ -21,9 +21,9 @@ from poller.resource import Resource, Span, window_end_ms
 from poller.twilio import Twilio, TwilioError
 from shared import backfill, bus, span, spans
 from shared.backfill import Backfill
-from shared.bus import NotPublishedError
 from shared.event import rfc3339
 from shared.past import last_sequence
+from shared.publish import NotPublishedError
 from shared.service import cancel
 from shared.topology import BACKFILLS
 from shared.verdict import Pause, Reject

@@ -6,7 +6,8 @@ from faststream.nats import NatsBroker
 from nats.js.kv import KeyValue
 
 from shared import kv
-from shared.bus import NotPublishedError, client
+from shared.bus import client
+from shared.publish import NotPublishedError
 from shared.topology import CURSORS
 
 TIMEOUT_S = 2.0

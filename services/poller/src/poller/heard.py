@@ -17,8 +17,8 @@ from faststream.nats import NatsBroker
 from nats.aio.msg import Msg
 
 from shared import bus
-from shared.bus import NotPublishedError
 from shared.past import last_sequence, past
+from shared.publish import NotPublishedError
 from shared.topology import TWILIO
 
 KEPT = timedelta(days=31)  # Twilio tells of 30; https://www.twilio.com/docs/taskrouter/api/event

@@ -12,7 +12,8 @@ from poller.settings import Settings
 from poller.twilio import Credentials
 from poller.work import Work
 from shared import bus, service, spans
-from shared.config import Config, ConfigError, load
+from shared.config import Config
+from shared.connector_file import ConfigError, load
 from shared.counter import total
 from shared.credentials import environment
 from shared.event import rfc3339

@@ -29,8 +29,8 @@ from poller.statistics import Statistics
 from poller.tasks import Tasks
 from poller.twilio import Credentials, Twilio, TwilioError
 from shared.backfill import VERIFY
-from shared.bus import NotPublishedError
 from shared.config import TwilioFlex
+from shared.publish import NotPublishedError
 from shared.service import cancel
 from shared.verdict import Pause
 

@@ -9,8 +9,8 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
-from shared import config
-from shared.config import Attribute, ConfigError, Rule
+from shared.config import Attribute, Rule
+from shared.connector_file import ConfigError, load, parse
 
 ROOT = Path(__file__).parent.parent.parent
 SHIPPED = (ROOT / "config/tajo.yaml").read_text()
@@ -23,13 +23,13 @@ DOCUMENTED = (
 
 def problems(text: str) -> list[str]:
     with pytest.raises(ConfigError) as caught:
-        config.parse(text)
+        parse(text)
     return [str(problem) for problem in caught.value.problems]
 
 
 @pytest.mark.parametrize("text", [SHIPPED, DOCUMENTED], ids=["shipped", "documented"])
 def test_the_file_of_the_documentation_works_as_it_is(text):
-    read = config.parse(text)
+    read = parse(text)
 
     assert read.fields["last_conversation_date"] == Attribute("LAST_SUPPORT_DATE", "date")
     assert read.fields["customer_tier"] == Attribute("VIP_TIER", "text")
@@ -41,12 +41,12 @@ def test_the_mappings_are_accepted_inside_the_connector_and_mean_the_same():
     head, _, tail = SHIPPED.partition("field_mapping:")
     inside = head + "".join(f"    {line}\n" for line in f"field_mapping:{tail}".splitlines())
 
-    assert config.parse(inside).fields == config.parse(SHIPPED).fields
-    assert config.parse(inside).hash == config.parse(SHIPPED).hash
+    assert parse(inside).fields == parse(SHIPPED).fields
+    assert parse(inside).hash == parse(SHIPPED).hash
 
 
 def test_an_empty_file_is_a_connector_that_tells_nothing():
-    assert config.parse("").rules == {}
+    assert parse("").rules == {}
 
 
 @pytest.mark.parametrize(
@@ -94,19 +94,19 @@ def test_a_mapping_in_two_places_is_refused():
 
 
 def test_the_hash_changes_with_what_decides_and_with_nothing_else():
-    base = config.parse(SHIPPED).hash
+    base = parse(SHIPPED).hash
 
-    assert config.parse(DOCUMENTED).hash == base
+    assert parse(DOCUMENTED).hash == base
     replay = SHIPPED.replace("debug: false", "replay: {event_age_max_s: 60}")
-    assert config.parse(replay).flex.replay.event_age_max_s == 60
-    assert config.parse(replay).hash == base
-    assert config.parse(SHIPPED.replace("VIP_TIER", "TIER")).hash != base
-    assert config.parse(SHIPPED.replace("support_contacts: 32", "support_contacts: 7")).hash != base
+    assert parse(replay).flex.replay.event_age_max_s == 60
+    assert parse(replay).hash == base
+    assert parse(SHIPPED.replace("VIP_TIER", "TIER")).hash != base
+    assert parse(SHIPPED.replace("support_contacts: 32", "support_contacts: 7")).hash != base
 
 
 def test_a_missing_file_is_an_error_that_names_it(tmp_path):
     with pytest.raises(ConfigError, match=r"nowhere\.yaml: line 1, column 1: cannot be read: No such file"):
-        config.load(tmp_path / "nowhere.yaml")
+        load(tmp_path / "nowhere.yaml")
 
 
 def test_the_shipped_schema_is_the_one_of_the_code_and_accepts_the_shipped_file():
@@ -137,7 +137,7 @@ event_mapping:
 
 
 def test_numbers_with_a_point_are_read():
-    read = config.parse(
+    read = parse(
         "connectors: {twilio_flex: {poller: {interval_s: 2.5}}}\nevent_mapping: {task.created: {name: A, when: {x: 1.5}}}"
     )
 

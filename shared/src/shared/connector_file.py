@@ -1,0 +1,239 @@
+"""Reading the connector file: every mistake is named with its line and column, and what to write instead.  Pure, but for `load`."""
+
+import difflib
+import re
+from collections.abc import Iterator
+from io import StringIO
+from pathlib import Path
+from typing import Any, get_args
+from zoneinfo import ZoneInfo
+
+import msgspec
+from msgspec import Struct
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+
+from shared.config import (
+    EVENT_TYPES,
+    IDENTIFIERS,
+    TYPES,
+    Attribute,
+    AttributeType,
+    Channel,
+    Config,
+    LogLevel,
+    RateName,
+    Resource,
+    Rule,
+)
+
+_ATTRIBUTE = re.compile(r"[A-Z][A-Z0-9_]{0,49}")  # facts: mixed case is ignored in silence by Brevo
+_UNKNOWN = re.compile(r"unknown field `(.+)`")
+_WORDS = {
+    "type": get_args(AttributeType),
+    "log_level": get_args(LogLevel),
+    "resources": get_args(Resource),
+    "rates": get_args(RateName),
+    "channels": get_args(Channel),
+}
+PROBLEMS_MAX = 50  # that are told at once
+_PATH = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+
+
+class Problem(Struct, frozen=True):
+    """One mistake, where it stands (from 1), and what to write instead."""
+
+    line: int
+    column: int
+    what: str
+
+    def __str__(self) -> str:
+        return f"line {self.line}, column {self.column}: {self.what}"
+
+
+class ConfigError(Exception):
+    """The file cannot be used; every mistake found is in `problems`."""
+
+    def __init__(self, path: str, problems: list[Problem]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(f"{path}: {problem}" for problem in problems))
+
+
+def load(path: Path) -> Config:
+    """Read and check the file.  Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "it is not UTF-8"
+        raise ConfigError(str(path), [Problem(1, 1, f"cannot be read: {reason}")]) from error
+    return parse(text, str(path))
+
+
+def parse(text: str, path: str = "config") -> Config:
+    """The configuration a text holds.  Pure; raises ConfigError."""
+    try:
+        tree = YAML().load(StringIO(text)) or {}
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+        raise ConfigError(
+            path, [Problem(line, column, f"not YAML: {error.problem or error.context}")]
+        ) from error
+    config, problems = _converted(tree)
+    problems += [_problem(tree, steps, what) for steps, what in _mistakes(config)]
+    if problems:
+        raise ConfigError(path, sorted(problems, key=lambda problem: (problem.line, problem.column)))
+    return config
+
+
+def _converted(tree: Any) -> tuple[Config, list[Problem]]:
+    """The configuration without what is not well formed, and each of that."""
+    problems: list[Problem] = []
+    rest = _plain(tree)
+    for _ in range(PROBLEMS_MAX):
+        try:
+            return msgspec.convert(rest, Config), problems
+        except msgspec.ValidationError as error:
+            what, _, where = str(error).partition(" - at `")
+            steps = _named_steps(rest, _steps(where.rstrip("`")))
+            if what.startswith("Invalid enum value"):
+                words = next((_WORDS[step] for step in reversed(steps) if step in _WORDS), ())
+                what += f"; it is one of {', '.join(words)}"
+            problems.append(_problem(tree, steps, what))
+            unknown = _UNKNOWN.search(what)
+            if not _without(rest, (*steps, unknown[1]) if unknown else steps):
+                break
+    return Config(), problems
+
+
+def _plain(node: Any) -> Any:
+    """The tree without what ruamel notes in it: msgspec takes no float of another class."""
+    if hasattr(node, "items"):
+        return {key: _plain(value) for key, value in node.items()}
+    if isinstance(node, list):
+        return [_plain(item) for item in node]
+    return float(node) if isinstance(node, float) else node
+
+
+def _named_steps(tree: Any, steps: tuple[str, ...]) -> tuple[str, ...]:
+    """The steps with the keys msgspec does not name."""
+    return tuple(
+        _bad_key(_at(tree, steps[:n]), steps[:n]) if step == "..." else step for n, step in enumerate(steps)
+    )
+
+
+def _at(tree: Any, steps: tuple[str, ...]) -> Any:
+    for step in steps:
+        tree = tree[step]
+    return tree
+
+
+def _without(tree: Any, steps: tuple[str, ...]) -> bool:
+    """Take out the entry that is wrong: of a mapping's rule or attribute the whole of it."""
+    if not steps:
+        return False
+    whole = next(
+        (n + 2 for n, step in enumerate(steps) if step in ("field_mapping", "event_mapping")), len(steps)
+    )
+    *above, last = steps[:whole]
+    try:
+        del _at(tree, tuple(above))[last]
+    except (KeyError, TypeError, IndexError):
+        return False
+    return True
+
+
+_Found = list[tuple[tuple[str, ...], str]]  # where it stands, and what to write instead
+
+
+def _mistakes(config: Config) -> _Found:
+    """What is well formed and yet cannot be meant."""
+    inside = ("connectors", "twilio_flex")
+    found: _Found = [
+        ((name,), f"{name} stands at the top and inside twilio_flex: keep one")
+        for name in ("field_mapping", "event_mapping")
+        if getattr(config, name) and getattr(config.flex, name)
+    ]
+    for name, mistakes in (
+        ("field_mapping", _field_mistakes(config.fields)),
+        ("event_mapping", _event_mistakes(config.rules)),
+    ):
+        at = (*inside, name) if getattr(config.flex, name) else (name,)
+        found.extend(((*at, key), what) for key, what in mistakes)
+    try:
+        ZoneInfo(config.flex.time_zone)
+    except (KeyError, ValueError, OSError):
+        found.append(((*inside, "time_zone"), f"no time zone is called {config.flex.time_zone!r}"))
+    return found
+
+
+def _field_mistakes(fields: dict[str, Attribute]) -> Iterator[tuple[str, str]]:
+    taken: dict[str, str] = {}
+    for source, field in fields.items():
+        right = field.attribute
+        if not _PATH.fullmatch(source):
+            yield source, f"{source!r} is neither a known source nor a path such as customers.tier"
+        if source in IDENTIFIERS and right != IDENTIFIERS[source]:
+            yield source, f"{source} identifies the contact: write {IDENTIFIERS[source]} on the right"
+        elif source not in IDENTIFIERS and right in ("email", "EMAIL", "SMS", "EXT_ID"):
+            yield source, f"{right} identifies the contact: map attributes.email or attributes.phone to it"
+        elif right != "email" and not _ATTRIBUTE.fullmatch(right):
+            yield source, f"{right!r} is no Brevo attribute name: capitals, digits and _, at most 50"
+        if right in taken:
+            yield source, f"{right} is filled from {taken[right]} already"
+        taken[right] = source
+        if source in TYPES and field.type not in (TYPES[source], "text"):
+            yield source, f"{source} is a {TYPES[source]}, not a {field.type}"
+
+
+def _event_mistakes(rules: dict[str, Rule]) -> Iterator[tuple[str, str]]:
+    for type_, rule in rules.items():
+        if type_.startswith(("worker.", "activity.", "task-channel.", "workspace.")):
+            yield type_, f"{type_} happens to no customer, so there is no contact to tell it of"
+        elif type_ not in EVENT_TYPES:
+            yield type_, f"no event is called {type_!r}; {_nearest(type_)}"
+        for source in (*rule.properties.values(), *rule.when):
+            if not _PATH.fullmatch(source):
+                yield type_, f"{source!r} is neither a property nor a path such as customers.tier"
+
+
+def _nearest(type_: str) -> str:
+    near = difflib.get_close_matches(type_, EVENT_TYPES, n=1)
+    return f"did you mean {near[0]}?" if near else "docs/mapping.md lists them"
+
+
+def _steps(path: str) -> tuple[str, ...]:
+    """The path of a msgspec error, `$.lists[0]`, as steps; `...` stands for a key it does not name."""
+    return tuple(item or key for item, key in re.findall(r"\[([^\]]*)\]|\.([^.\[]+)", path))
+
+
+def _bad_key(mapping: dict[str, Any], steps: tuple[str, ...]) -> str:
+    """Which value of a mapping cannot be read; the first, where all can."""
+    kind: Any = {"field_mapping": str | Attribute, "event_mapping": str | Rule}.get(steps[-1], str)
+    for key, value in mapping.items():
+        try:
+            msgspec.convert(value, kind)
+        except msgspec.ValidationError:
+            return key
+    return next(iter(mapping))
+
+
+def _problem(tree: Any, steps: tuple[str, ...], what: str) -> Problem:
+    """Place a mistake: go down the tree as far as the path leads."""
+    line, column = 0, 0
+    node: Any = tree
+    for depth, step in enumerate(steps):
+        try:
+            if not hasattr(node, "keys"):
+                line, column = node.lc.item(int(step))
+                node = node[int(step)]
+            else:
+                step = _bad_key(node, steps[:depth]) if step == "..." else step  # noqa: PLW2901 - msgspec names no key
+                line, column = node.lc.key(step)
+                node = node[step]
+        except (KeyError, AttributeError, ValueError, IndexError, TypeError):
+            break
+    unknown = _UNKNOWN.search(what)
+    if unknown and hasattr(node, "lc") and unknown[1] in node:
+        line, column = node.lc.key(unknown[1])
+    return Problem(line + 1, column + 1, what)
