@@ -6,7 +6,7 @@ from pathlib import Path
 _SHARED = (
     "deploy/nats/nats.conf",
     *(f"shared/src/shared/{name}.py" for name in (
-        "bus", "command", "event", "headers", "message", "past", "protocol", "publish", "redact", "topology", "trace",
+        "bus", "command", "event", "headers", "message", "past", "protocol", "publish", "pull", "redact", "topology", "trace",
     )),
 )  # fmt: skip
 _INGEST = tuple(

@@ -2,10 +2,12 @@
 
 import asyncio
 import dataclasses
+import itertools
 import time
 
 import nats
 import pytest
+from nats.aio.msg import Msg
 
 from shared import bus
 from shared.bootstrap import bootstrap, consumer_config
@@ -117,6 +119,101 @@ async def test_a_message_is_handed_over_at_once_and_a_backlog_in_batches(nats_se
 
     assert heard[-1][0] - before < 0.5
     assert len(heard) < 20
+    await broker.stop()
+
+
+async def test_after_silence_each_message_is_handed_over_before_the_next_comes(nats_server):
+    """nats-py's fetch held one back until the one behind it came, most of the time, once nothing had come for a while."""
+    heard: list[Msg] = []
+    broker = bus.connect(nats_server.url, service="test")
+
+    async def on_batch(batch) -> None:
+        heard.extend(batch)
+        for message in batch:
+            await message.ack()
+
+    asked: list[Msg] = []
+
+    async def on_request(message) -> None:
+        asked.append(message)
+
+    tap = await nats.connect(nats_server.url)
+    await tap.subscribe(f"$JS.API.CONSUMER.MSG.NEXT.TWILIO.{MAPPER.durable}", cb=on_request)
+    await tap.flush()
+    bus.subscribe(broker, stream="TWILIO", durable=MAPPER.durable, batch=200, handler=on_batch)
+    await broker.start()
+    await until(lambda: len(asked) >= 4)  # what waits at the broker is the second request that does
+
+    took = []
+    for number in range(20):
+        before = time.monotonic()
+        await Publisher(broker).publish(messages(number))
+        await until(lambda: len(heard) == number + 1)  # noqa: B023
+        took.append(time.monotonic() - before)
+
+    assert max(took) < 1, took
+    await broker.stop()
+    await tap.close()
+
+
+async def test_what_nobody_acks_keeps_no_heap_of_requests_open_and_then_comes_in_batches(nats_server):
+    """At max_ack_pending the server answers a request with nothing, and keeps it."""
+    heard: list[list[Msg]] = []
+    connection = await nats.connect(nats_server.url)
+    jetstream = connection.jetstream()
+    few = dataclasses.replace(MAPPER, durable="few", max_ack_pending=20, ack_wait_s=60)
+    await jetstream.add_consumer("TWILIO", consumer_config(few))
+    broker = bus.connect(nats_server.url, service="test")
+
+    async def on_batch(batch) -> None:
+        heard.append(batch)
+
+    def handled() -> int:
+        return sum(map(len, heard))
+
+    bus.subscribe(broker, stream="TWILIO", durable="few", batch=15, handler=on_batch)
+    await broker.start()
+    await Publisher(broker).publish(messages(*range(100)))
+    await until(lambda: handled() == 20)
+    for one in range(8):  # each makes room for one, which is handed over by itself
+        await list(itertools.chain(*heard))[one].ack()
+        await until(lambda: handled() == 21 + one)  # noqa: B023
+    info = await jetstream.consumer_info("TWILIO", "few")
+    assert (info.num_waiting or 0) <= 3
+    while handled() < 100:
+        before = handled()
+        for message in [message for message in itertools.chain(*heard) if not message.is_acked]:
+            await message.ack()
+        await until(lambda: handled() > before)  # noqa: B023
+
+    assert max(map(len, heard)) <= 15
+    assert len({message.metadata.sequence.stream for message in itertools.chain(*heard)}) == handled() == 100
+    await broker.stop()
+    await connection.close()
+
+
+async def test_what_waits_is_handed_over_soon_after_the_broker_is_back(nats_server):
+    heard: list[Msg] = []
+    broker = bus.connect(nats_server.url, service="test")
+
+    async def on_batch(batch) -> None:
+        heard.extend(batch)
+        for message in batch:
+            await message.ack()
+
+    bus.subscribe(broker, stream="TWILIO", durable=MAPPER.durable, batch=200, handler=on_batch)
+    await broker.start()
+    await Publisher(broker).publish(messages("before"))
+    await until(lambda: len(heard) == 1)
+    nats_server.kill()
+    nats_server.start()
+    connection = await nats.connect(nats_server.url)
+    await connection.jetstream().publish("twilio.AC1.01.taskrouter.task.created", b"{}")
+    before = time.monotonic()
+    await until(lambda: len(heard) == 2)
+
+    assert time.monotonic() - before < 3  # the request of before would have been waited for for 6
+    await connection.close()
     await broker.stop()
 
 

@@ -29,13 +29,13 @@ from shared import dead, headers
 from shared.login import CERTIFICATES, DENIED, NOBODY, Login
 from shared.message import Message
 from shared.publish import NotPublishedError, publish, publish_each
+from shared.pull import Pull
 from shared.topology import Consumer
 
 WAIT_S = 0.1  # between looks for a consumer that the bootstrap has not made yet
 SAY_AGAIN_S = 60.0  # between two log lines of the same error
 ERRORS_MAX = 100  # kinds of errors, and denied subjects, remembered for that long; more are not said
 PING_S = 5  # a broker that hangs is given up after two unanswered; nats-py's own 120 s would be four minutes
-FETCH_TIMEOUT_S = 5.0  # how long one empty fetch waits; messages are handed over the moment they arrive
 TRIES_MAX = 8  # of a message that makes a handler raise: ~4 min with the delays between
 DELAY_MAX_S = 60.0
 
@@ -163,22 +163,22 @@ def subscribe(
         inbox_prefix=cast(
             "bytes", None
         ),  # nats-py then takes the connection's; FastStream's default is another
-        pull_sub=PullSub(batch_size=batch, timeout=FETCH_TIMEOUT_S, batch=True),
+        pull_sub=PullSub(batch_size=batch, batch=True),
     )
     subscriber(_settling(broker, durable, handler))
 
     async def consume_at_once(self: Any) -> None:
-        # FastStream 0.7.8 waits for a full batch or the timeout; this hands over what one fetch returned.
-        while self.running:
-            messages: list[Msg] = []
-            with suppress(
-                nats.errors.TimeoutError,
-                nats.errors.ConnectionClosedError,
-                nats.js.errors.ServiceUnavailableError,
-            ):
-                messages = await self.subscription.fetch(batch=batch, timeout=FETCH_TIMEOUT_S)
-            if messages and self.running:
-                await self.consume(messages)
+        # FastStream 0.7.8 waits for a full batch or the timeout, and asks by nats-py's fetch: see pull.py.
+        connection = cast("Client", broker._connection)  # noqa: SLF001 - that of which the subscription just came
+        pull = Pull(connection, stream=stream, durable=durable, batch=batch)
+        await pull.begin()
+        try:
+            while self.running:
+                messages = await pull.messages()
+                if messages and self.running:
+                    await self.consume(messages)
+        finally:
+            await pull.end()
 
     subscriber._consume_pull = types.MethodType(consume_at_once, subscriber)  # type: ignore[method-assign]  # noqa: SLF001
     return subscriber

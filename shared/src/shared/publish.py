@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import secrets
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -11,12 +12,14 @@ import nats.errors
 import nats.js.errors
 from msgspec import Struct
 from nats.aio.client import Client
+from nats.aio.msg import Msg
 
 from shared.message import Message
 
 PUBLISH_TIMEOUT_S = 2.0  # ingest must answer Twilio within 5 s: one try, and room for the way back
 ATOMIC_FROM = 20  # messages; below, an atomic batch's fixed 5 ms costs more than one fsync each
 ATOMIC_MAX = 500  # messages; the server takes 1,000 at most (ADR-50), and latency grows with the batch
+_NO_RESPONDERS = "503"
 _DUPLICATE_IN_BATCH = 10201  # err_code: a Msg-Id of the batch stands in the stream's dedup window already
 
 
@@ -38,7 +41,7 @@ async def publish(connection: Client, messages: Sequence[Message]) -> None:
                 chunk = of_stream[start : start + ATOMIC_MAX]
                 if len(chunk) < ATOMIC_FROM or not await _publish_atomic(connection, chunk):
                     await publish_each(connection, chunk)
-    except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
+    except (nats.errors.Error, nats.js.errors.Error, msgspec.MsgspecError, OSError) as error:
         raise NotPublishedError(f"{type(error).__name__} from NATS") from error
 
 
@@ -49,23 +52,57 @@ def _root(message: Message) -> str:
 
 async def publish_each(connection: Client, messages: Sequence[Message]) -> list[int]:
     """Publish each by itself, all at once; the sequence of each.  Raises nats' errors and OSError."""
-    stream = connection.jetstream(timeout=PUBLISH_TIMEOUT_S)
-    results = await asyncio.gather(
-        *(stream.publish(m.subject, m.body, headers=dict(m.headers)) for m in messages),
-        return_exceptions=True,
-    )
-    sequences: list[int] = []
-    for result in results:
-        if isinstance(result, BaseException):
-            raise result
-        sequences.append(result.seq)
-    return sequences
+    acks = _Acks(connection.new_inbox(), len(messages))
+    # One subscription for all: nats-py's publish makes a task, a timer and a future for each, which cost as much again.
+    subscription = await connection.subscribe(f"{acks.inbox}.*", cb=acks.on)
+    try:
+        for number, message in enumerate(messages):
+            await connection.publish(
+                message.subject, message.body, f"{acks.inbox}.{number}", headers=dict(message.headers)
+            )
+        async with asyncio.timeout(PUBLISH_TIMEOUT_S):
+            await acks.complete.wait()
+    except TimeoutError:
+        raise nats.errors.TimeoutError from None
+    finally:
+        with suppress(nats.errors.Error):  # where the connection is closed, it goes with it
+            await subscription.unsubscribe()
+    return acks.sequences()
+
+
+class _Acks:
+    """What the broker answers to each of several messages, under a subject of its own."""
+
+    def __init__(self, inbox: str, count: int) -> None:
+        self.inbox = inbox
+        self.complete = asyncio.Event()
+        self._answers: list[Msg | None] = [None] * count
+
+    async def on(self, answer: Msg) -> None:
+        self._answers[int(answer.subject.rpartition(".")[2])] = answer
+        if all(self._answers):
+            self.complete.set()
+
+    def sequences(self) -> list[int]:
+        return [_sequence(answer) for answer in self._answers if answer]
+
+
+def _sequence(answer: Msg) -> int:
+    if (answer.headers or {}).get("Status") == _NO_RESPONDERS:
+        raise nats.js.errors.NoStreamResponseError
+    ack = msgspec.json.decode(answer.data, type=_PubAck)
+    if ack.error is not None:
+        raise nats.js.errors.APIError.from_error(ack.error)
+    if not ack.seq:
+        raise NotPublishedError("what answered is no stream")
+    return ack.seq
 
 
 class _PubAck(Struct):
     """https://github.com/nats-io/nats-architecture-and-design/blob/main/adr/ADR-50.md"""
 
     error: dict[str, Any] | None = None
+    seq: int = 0
     count: int = 0
 
 
