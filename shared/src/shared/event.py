@@ -8,6 +8,7 @@ NATS binding: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindin
 import re
 import zlib
 from datetime import UTC, datetime
+from functools import lru_cache
 
 from msgspec import Struct
 
@@ -49,7 +50,7 @@ def shard(sid: str) -> str:
 def rfc3339(time_ms: int) -> str:
     """Epoch milliseconds as RFC 3339 in UTC, with milliseconds: 2026-11-20T10:14:05.123Z."""
     seconds, ms = divmod(time_ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{ms:03d}Z"
+    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{ms:03d}Z"
 
 
 def epoch_ms(text: str) -> int:
@@ -60,11 +61,19 @@ def epoch_ms(text: str) -> int:
     return round(moment.timestamp() * 1000)
 
 
+def _token(text: str) -> str:
+    return _TOKEN.sub("_", text) or "_"
+
+
+@lru_cache(maxsize=1024)  # types, of at most 200 characters; Twilio has some hundred
+def _tokens(type_: str) -> str:
+    return ".".join(map(_token, type_.split(".")))
+
+
 def to_message(event: RawEvent, traceparent: str) -> Message:
     """The event as it stands in the stream TWILIO."""
-    kind = ".".join(_TOKEN.sub("_", part) or "_" for part in event.type.split("."))
     return Message(
-        subject=f"twilio.{_TOKEN.sub('_', event.account_sid) or '_'}.{shard(event.subject)}.{event.product}.{kind}",
+        subject=f"twilio.{_token(event.account_sid)}.{shard(event.subject)}.{event.product}.{_tokens(event.type)}",
         body=event.body,
         headers={
             MSG_ID: event.id,

@@ -17,6 +17,7 @@ DIGITS_MIN, DIGITS_MAX = 13, 19  # of a payment card: ISO/IEC 7812
 Pairs = Sequence[tuple[str, str]]
 
 _BODIES = frozenset({"Body", "MessageBody", "MessageSubject", "body"})  # the last over REST
+_BODY_NAMES = tuple(f'"{name}"' for name in _BODIES)
 _JSON_TEXTS = frozenset({
     "TaskAttributes", "task_attributes", "WorkerAttributes", "worker_attributes", "Attributes", "attributes",
     "data",
@@ -42,7 +43,9 @@ _KNOWN_ENDS = (
     "_version",
 )
 
-_RUN = re.compile(r"(?<![\d+])\d(?:[ -]?\d){12,}")  # + begins a phone number, in E.164
+# + begins a phone number, in E.164.  What stands before is looked at behind the first digit: a search that begins
+# with a digit skips what is none, several times as fast.
+_RUN = re.compile(r"\d(?<![\d+]\d)(?:[ -]?\d){12,}", re.ASCII)
 _PREFIX = re.compile(
     r"4|5[0-8]|6[0-9]|3[0-9]|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)"
 )  # ISO/IEC 7812 ranges of payment cards: https://en.wikipedia.org/wiki/Payment_card_number
@@ -80,7 +83,7 @@ def _text(name: str, text: str, keep_bodies: bool) -> str:
 
 
 def _json_text(text: str, keep_bodies: bool) -> str:
-    if not _RUN.search(text) and not any(f'"{body}"' in text for body in _BODIES):
+    if not _RUN.search(text) and not any(name in text for name in _BODY_NAMES):
         return text
     try:
         given = msgspec.json.decode(text)

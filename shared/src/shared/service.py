@@ -184,6 +184,7 @@ def serve(app: AsgiFastStream, *, host: str, port: int) -> None:
         access_log=False,
         log_level="warning",
         server_header=False,
+        proxy_headers=False,  # nobody asks from where a request came; the signature says from whom
         timeout_keep_alive=65,  # longer than the 60 s of common proxies, or they meet a closed connection
         timeout_graceful_shutdown=STOP_GRACE_S,
     )

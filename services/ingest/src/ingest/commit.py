@@ -45,12 +45,8 @@ class Commit:
         acks = [self._acks[id_] for id_ in new]
         if self._waiting and self._flying is None:
             self._flying = asyncio.create_task(self._fly())
-        if acks:
-            # Shielded: a caller that hangs up must not take the others' answer along.
-            results = await asyncio.gather(*map(asyncio.shield, acks), return_exceptions=True)
-            for result in results:
-                if isinstance(result, BaseException):
-                    raise result
+        for ack in acks:
+            await asyncio.shield(ack)  # a caller that hangs up must not take the others' answer along
 
     async def _fly(self) -> None:
         while self._waiting:

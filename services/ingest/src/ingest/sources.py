@@ -7,6 +7,7 @@ Natural keys make callback and Event Streams agree: a message is its MessageSid,
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -69,11 +70,11 @@ class _Bad(Exception):  # noqa: N818 - a reason, caught in this module
 _ERRORS = (_Bad, ValueError, ArithmeticError, RecursionError, msgspec.MsgspecError)  # that a body can cause
 
 
+@lru_cache(maxsize=1)  # a body is verified, and then read
 def form(body: bytes) -> Sequence[tuple[str, str]]:
     """A form's decoded parameters, blank and repeated ones too.  Raises ValueError for more than FIELDS_MAX."""
-    return query_to_pairs(
-        body.decode(errors="replace"), max_fields=FIELDS_MAX
-    )  # as parse_qsl, 4 times as fast
+    # As parse_qsl, 4 times as fast.
+    return tuple(query_to_pairs(body.decode(errors="replace"), max_fields=FIELDS_MAX))
 
 
 def read(request: Request) -> Read:
