@@ -31,7 +31,7 @@ from pathlib import Path
 import httpx
 import pytest
 import typer.main
-from click import Command
+from typer.core import TyperGroup
 
 from sandbox.app import serving
 from sandbox.brevo import BrevoSandbox
@@ -236,11 +236,12 @@ async def settled(nats_url: str, accepted: int) -> None:
         await asyncio.sleep(0.5)
 
 
-def commands(command: Command, path: str) -> Iterator[tuple[str, Command]]:
+def commands(command, path: str) -> Iterator[tuple]:
     """Every command that does something, with how it is called."""
-    for name, one in getattr(command, "commands", {}).items():
-        yield from commands(one, f"{path} {name}")
-    if not getattr(command, "commands", None):
+    names = tuple(command.commands) if isinstance(command, TyperGroup) else ()
+    for name in names:
+        yield from commands(command.get_command(None, name), f"{path} {name}")
+    if not names:
         yield path, command
 
 

@@ -1,7 +1,9 @@
 """`tajo customer show`: why Brevo's contact says what it says, read from the mapper's book."""
 
 from pathlib import Path
+from typing import Annotated
 
+import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Column, Table
@@ -11,6 +13,11 @@ from mapper.customer import Aggregates
 from mapper.explain import Explained, explain
 from mapper.step import Policy
 from shared.config import Config
+from shared.connector_file import load
+from tajo.output import FAILED, AsJson, failure, out, reading
+from tajo.output import show as show_json
+
+app = typer.Typer(no_args_is_help=True, help="What is known of a customer, and why.")
 
 
 class NobodyError(Exception):
@@ -36,8 +43,32 @@ def find(book_file: Path, config: Config, whom: str) -> Explained:
         book.close()
 
 
-def show(one: Explained, out: Console) -> None:
-    """Print it."""
+@app.command("show")
+def show_customer(
+    whom: Annotated[str, typer.Argument(help="A mail, a phone (+…), an external id, an ext_id or a sid.")],
+    config: Annotated[Path, typer.Option(envvar="TAJO_CONFIG", help="The connector file.")] = Path(
+        "config/tajo.yaml"
+    ),
+    data_dir: Annotated[
+        Path, typer.Option(envvar="TAJO_DATA_DIR", help="Where the mapper keeps its book.")
+    ] = Path(".tajo/data"),
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Explain a customer: identifiers, interactions, each attribute with what made it, and what Brevo was told."""
+    with reading(as_json=as_json):
+        told = load(config)
+    try:
+        found = find(data_dir / "mapper/book.sqlite", told, whom)
+    except NobodyError as error:
+        raise failure(str(error), code=FAILED, as_json=as_json) from error
+    if as_json:
+        show_json(found)
+    else:
+        _print(found)
+
+
+def _print(one: Explained) -> None:
     told = "" if one.told else ", of whom Brevo was not told"
     out.print(f"[bold]{one.ext_id}[/bold]{told}; lists {', '.join(map(str, one.list_ids)) or 'none'}")
     _list(out, "Identifiers", one.identifiers)

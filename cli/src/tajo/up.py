@@ -5,6 +5,7 @@ import http.client
 import os
 import re
 import signal
+import socket
 import sys
 import urllib.request
 from collections.abc import Callable
@@ -19,6 +20,10 @@ from tajo import nats_server
 from tajo.supervise import Child, keep, stop
 
 SERVICES = {"ingest": 8080, "mapper": 8081, "brevo-sink": 8082, "poller": 8083}  # each with its port
+# A start is a second of CPU and more, and the sink then waits for Brevo's rate limit: who would only wait for a core
+# begins when another listens.
+AFTER = {"mapper": "brevo-sink", "poller": "ingest"}
+AFTER_S = 5.0  # or then, whatever became of it
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PASSWORD = re.compile(r"password: \$(\w+)")  # as shared/permissions.py writes them
 BROKER_S = 10.0  # nats-server answers within 0.1 s; recovery of a large store takes longer
@@ -49,7 +54,7 @@ async def up(*, config: Path, say: Callable[[str], None]) -> None:
             keeping.append(asyncio.create_task(keep(broker, say)))
             await _answering(url)
         await bootstrap(url, login=login, replicas=replicas)
-        keeping += [asyncio.create_task(keep(service, say)) for service in services]
+        keeping += [asyncio.create_task(_kept(service, say)) for service in services]
         keeping.append(asyncio.create_task(_tell_when_ready(say)))
         await _until(stopping, keeping)
     finally:
@@ -59,6 +64,16 @@ async def up(*, config: Path, say: Callable[[str], None]) -> None:
             await stop(service)
         if broker:
             await stop(broker)
+
+
+async def _kept(service: Child, say: Callable[[str], None]) -> None:
+    other = AFTER.get(service.name)
+    if other:
+        for _ in range(round(AFTER_S / 0.05)):
+            if listens(other):
+                break
+            await asyncio.sleep(0.05)
+    await keep(service, say)
 
 
 def command(service: str) -> list[str]:
@@ -131,6 +146,13 @@ async def _tell_when_ready(say: Callable[[str], None]) -> None:
         while not await asyncio.to_thread(ready, service):  # noqa: ASYNC110 - another process has no Event of ours
             await asyncio.sleep(0.1)
     say(f"ready: webhooks on port {port_of('ingest')}; health on /health/ready of each service")
+
+
+def listens(service: str) -> bool:
+    """Whether anything does at its port, on this machine."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port_of(service)), timeout=0.5):
+        return True
+    return False
 
 
 def ready(service: str) -> bool:

@@ -1,0 +1,46 @@
+"""A command's module is imported when the command is asked for: `tajo up` needs none of what `tajo replay` does."""
+
+import importlib
+from typing import Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+PLACES = {
+    "connectors": "connectors.app",
+    "mapping": "mapping.app",
+    "customer": "customer.app",
+    "trace": "trace.trace",
+    "log": "log.app",
+    "replay": "replaying.replay",
+    "dlq": "dlq.app",
+    "quarantine": "quarantine.app",
+    "forget": "forget.forget",
+}
+"""By command, where its function is, or the application of its subcommands."""
+
+
+class Later(TyperGroup):
+    """Commands of its own, and those of PLACES; until one is asked for, an empty one has its name."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.commands.update((name, TyperCommand(name)) for name in PLACES)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """One of them; None where there is none of that name."""
+        if cmd_name in PLACES:
+            self.commands[cmd_name] = _imported(cmd_name)
+        return super().get_command(ctx, cmd_name)
+
+
+def _imported(command: str) -> Any:
+    module, _, name = PLACES[command].partition(".")
+    found = getattr(importlib.import_module(f"tajo.{module}"), name)
+    if isinstance(found, typer.Typer):
+        group = typer.main.get_group(found)
+        group.name = command
+        return group
+    alone = typer.Typer(add_completion=False)
+    alone.command(command)(found)
+    return typer.main.get_command(alone)
