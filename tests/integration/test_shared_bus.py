@@ -124,14 +124,8 @@ async def test_a_message_is_handed_over_at_once_and_a_backlog_in_batches(nats_se
 
 async def test_after_silence_each_message_is_handed_over_before_the_next_comes(nats_server):
     """nats-py's fetch held one back until the one behind it came, most of the time, once nothing had come for a while."""
-    heard: list[Msg] = []
     broker = bus.connect(nats_server.url, service="test")
-
-    async def on_batch(batch) -> None:
-        heard.extend(batch)
-        for message in batch:
-            await message.ack()
-
+    heard = hearing(broker)
     asked: list[Msg] = []
 
     async def on_request(message) -> None:
@@ -140,7 +134,6 @@ async def test_after_silence_each_message_is_handed_over_before_the_next_comes(n
     tap = await nats.connect(nats_server.url)
     await tap.subscribe(f"$JS.API.CONSUMER.MSG.NEXT.TWILIO.{MAPPER.durable}", cb=on_request)
     await tap.flush()
-    bus.subscribe(broker, stream="TWILIO", durable=MAPPER.durable, batch=200, handler=on_batch)
     await broker.start()
     await until(lambda: len(asked) >= 4)  # what waits at the broker is the second request that does
 
@@ -193,15 +186,8 @@ async def test_what_nobody_acks_keeps_no_heap_of_requests_open_and_then_comes_in
 
 
 async def test_what_waits_is_handed_over_soon_after_the_broker_is_back(nats_server):
-    heard: list[Msg] = []
     broker = bus.connect(nats_server.url, service="test")
-
-    async def on_batch(batch) -> None:
-        heard.extend(batch)
-        for message in batch:
-            await message.ack()
-
-    bus.subscribe(broker, stream="TWILIO", durable=MAPPER.durable, batch=200, handler=on_batch)
+    heard = hearing(broker)
     await broker.start()
     await Publisher(broker).publish(messages("before"))
     await until(lambda: len(heard) == 1)
@@ -215,6 +201,19 @@ async def test_what_waits_is_handed_over_soon_after_the_broker_is_back(nats_serv
     assert time.monotonic() - before < 3  # the request of before would have been waited for for 6
     await connection.close()
     await broker.stop()
+
+
+def hearing(broker) -> list[Msg]:
+    """What the mapper's durable hands over, acked, once the broker is started."""
+    heard: list[Msg] = []
+
+    async def on_batch(batch) -> None:
+        heard.extend(batch)
+        for message in batch:
+            await message.ack()
+
+    bus.subscribe(broker, stream="TWILIO", durable=MAPPER.durable, batch=200, handler=on_batch)
+    return heard
 
 
 async def until(condition) -> None:
