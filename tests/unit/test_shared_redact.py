@@ -61,6 +61,24 @@ def test_a_sid_is_never_touched(hexes):
     assert value(given_, keep_bodies=False) is given_
 
 
+def test_a_card_in_the_digits_of_another_script_goes_also_where_json_escapes_them():
+    wide = "".join(chr(0xFF10 + int(digit)) for digit in VISA)
+    mixed = f"4{wide[1:]}"
+
+    told = dict(
+        pairs([("TaskAttributes", json.dumps({"a": wide})), ("note", f"é {mixed}")], keep_bodies=True)
+    )
+
+    assert json.loads(told["TaskAttributes"]) == {"a": CARD}
+    assert told["note"] == f"é {CARD}"
+
+
+def test_an_escape_in_the_name_of_a_body_hides_nothing():
+    told = dict(pairs([("Attributes", '{"\\u0042ody": "hello"}')], keep_bodies=False))
+
+    assert json.loads(told["Attributes"]) == {"Body": BODY}
+
+
 @given(
     some.text("0123456789", min_size=12, max_size=18), some.sampled_from(["4", "51", "34", "6011", "2221"])
 )

@@ -45,7 +45,10 @@ _KNOWN_ENDS = (
 
 # + begins a phone number, in E.164.  What stands before is looked at behind the first digit: a search that begins
 # with a digit skips what is none, several times as fast.
-_RUN = re.compile(r"\d(?<![\d+]\d)(?:[ -]?\d){12,}", re.ASCII)
+_RUN = re.compile(r"\d(?<![\d+]\d)(?:[ -]?\d){12,}")
+_ASCII_RUN = re.compile(
+    _RUN.pattern, re.ASCII
+)  # the same in a text that is all ASCII, in two thirds of the time
 _PREFIX = re.compile(
     r"4|5[0-8]|6[0-9]|3[0-9]|2(?:22[1-9]|2[3-9]\d|[3-6]\d\d|7[01]\d|720)"
 )  # ISO/IEC 7812 ranges of payment cards: https://en.wikipedia.org/wiki/Payment_card_number
@@ -83,7 +86,8 @@ def _text(name: str, text: str, keep_bodies: bool) -> str:
 
 
 def _json_text(text: str, keep_bodies: bool) -> str:
-    if not _RUN.search(text) and not any(name in text for name in _BODY_NAMES):
+    # \u may write a digit of another script, or a name.
+    if "\\u" not in text and not _run(text).search(text) and not any(name in text for name in _BODY_NAMES):
         return text
     try:
         given = msgspec.json.decode(text)
@@ -98,8 +102,13 @@ def _known(name: str) -> bool:
 
 
 def cards(text: str) -> str:
-    """The text with each card number in it replaced, written plainly or in groups."""
-    return _RUN.sub(lambda run: _clean(run[0]), text) if _RUN.search(text) else text
+    """The text with each card number in it replaced, written plainly or in groups, in the digits of whatever script."""
+    run = _run(text)
+    return run.sub(lambda found: _clean(found[0]), text) if run.search(text) else text
+
+
+def _run(text: str) -> re.Pattern[str]:
+    return _ASCII_RUN if text.isascii() else _RUN
 
 
 def _clean(run: str) -> str:
@@ -129,7 +138,10 @@ def _card_end(groups: Sequence[str], first: int) -> int:
 
 def is_card(digits: str) -> bool:
     """Whether these are 13 to 19 digits of a payment card: its prefix, and Luhn's sum."""
-    return DIGITS_MIN <= len(digits) <= DIGITS_MAX and _PREFIX.match(digits) is not None and _luhn(digits)
+    if not DIGITS_MIN <= len(digits) <= DIGITS_MAX:
+        return False
+    plain = digits if digits.isascii() else "".join(str(int(digit)) for digit in digits)
+    return _PREFIX.match(plain) is not None and _luhn(plain)
 
 
 def _luhn(digits: str) -> bool:
