@@ -65,6 +65,25 @@ async def test_messages_of_two_streams_published_together_are_each_stored_in_the
     await broker.stop()
 
 
+async def test_an_answer_that_is_none_of_a_stream_s_is_not_published(nats_server):
+    broker = bus.connect(nats_server.url, service="test")
+    await broker.connect()
+    other = await nats.connect(nats_server.url)
+
+    async def answer(message: Msg) -> None:
+        await message.respond(b"what?")
+
+    await other.subscribe("elsewhere", cb=answer)
+    await other.flush()
+
+    for publish in (Publisher(broker).publish, Publisher(broker).publish_few):
+        with pytest.raises(NotPublishedError):
+            await publish([Message("elsewhere", b"", {MSG_ID: "1"})])
+
+    await other.close()
+    await broker.stop()
+
+
 async def test_publishing_without_a_broker_says_so_and_works_again_when_it_is_back(nats_server):
     broker = bus.connect(nats_server.url, service="test")
     await broker.connect()

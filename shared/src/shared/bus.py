@@ -28,7 +28,7 @@ from nats.protocol.parser import AUTHORIZATION_VIOLATION, PERMISSIONS_ERR
 from shared import dead, headers
 from shared.login import CERTIFICATES, DENIED, NOBODY, Login
 from shared.message import Message
-from shared.publish import NotPublishedError, publish, publish_each
+from shared.publish import FAILURES, NotPublishedError, publish, publish_each
 from shared.pull import Pull
 from shared.topology import Consumer
 
@@ -291,7 +291,7 @@ class Publisher:
         """Publish some of one stream, each by itself, as `publish` does; returns the last one's sequence there."""
         try:
             return max(await publish_each(self._connection(), messages))
-        except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
+        except FAILURES as error:
             raise NotPublishedError(f"{type(error).__name__} from NATS") from error
 
     def _connection(self) -> Client:

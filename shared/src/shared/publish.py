@@ -19,6 +19,8 @@ from shared.message import Message
 PUBLISH_TIMEOUT_S = 2.0  # ingest must answer Twilio within 5 s: one try, and room for the way back
 ATOMIC_FROM = 20  # messages; below, an atomic batch's fixed 5 ms costs more than one fsync each
 ATOMIC_MAX = 500  # messages; the server takes 1,000 at most (ADR-50), and latency grows with the batch
+# Of a connection, and of what answers.
+FAILURES = (nats.errors.Error, nats.js.errors.Error, msgspec.MsgspecError, OSError)
 _NO_RESPONDERS = "503"
 _DUPLICATE_IN_BATCH = 10201  # err_code: a Msg-Id of the batch stands in the stream's dedup window already
 
@@ -41,7 +43,7 @@ async def publish(connection: Client, messages: Sequence[Message]) -> None:
                 chunk = of_stream[start : start + ATOMIC_MAX]
                 if len(chunk) < ATOMIC_FROM or not await _publish_atomic(connection, chunk):
                     await publish_each(connection, chunk)
-    except (nats.errors.Error, nats.js.errors.Error, msgspec.MsgspecError, OSError) as error:
+    except FAILURES as error:
         raise NotPublishedError(f"{type(error).__name__} from NATS") from error
 
 
@@ -51,7 +53,7 @@ def _root(message: Message) -> str:
 
 
 async def publish_each(connection: Client, messages: Sequence[Message]) -> list[int]:
-    """Publish each by itself, all at once; the sequence of each.  Raises nats' errors and OSError."""
+    """Publish each by itself, all at once; the sequence of each.  Raises FAILURES."""
     acks = _Acks(connection.new_inbox(), len(messages))
     # One subscription for all: nats-py's publish makes a task, a timer and a future for each, which cost as much again.
     subscription = await connection.subscribe(f"{acks.inbox}.*", cb=acks.on)
