@@ -1,7 +1,7 @@
 """Forgetting somebody: ingest's part.  Nothing of before is stored any more, and the spool holds nothing of it.
 
 The order, and why a crash repeats: 1. the tombstone is known; 2. the spool is drained, without what it covers; 3. its
-file is written anew; 4. it is said that this process is done.
+file is written anew; 4. the last form read is let go; 5. it is said that this process is done.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ import structlog
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
 
+from ingest.sources import form
 from ingest.spool import Spool, SpoolError
 from shared import bus, erasure
 from shared.erasure import Done, Erasure, Watch
@@ -70,6 +71,7 @@ class Forgetting:
     async def _once(self, connection: Client, one: Erasure) -> None:
         if one.tombstone is None or one.asked.id in self._done or not await self._spool.wiped():
             return
+        form.cache_clear()  # which holds the last one read
         now_ms = time.time_ns() // 1_000_000
         done = Done(service=SERVICE, instance=self._instance, whole=True, at_ms=now_ms)
         await erasure.tell(connection, one.asked.id, done)
