@@ -8,7 +8,7 @@ be read is a dead letter and a 200.
 import asyncio
 import hmac
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from msgspec import Struct
@@ -33,7 +33,7 @@ HEADER_BYTES_MAX = 32 * 1024  # Twilio sends about 1 KB
 OPEN_MAX = 2_000  # requests at once
 OPEN_BYTES_MAX = 64 * 1024**2  # of their bodies together
 BODY_S = 10.0  # for a body to arrive; Twilio gives up after 5 to 15 s
-KEEP_S = 4.5  # for it to be on disk; Twilio waits 5 s for an answer
+KEEP_S = 4.5  # from then until it is on disk; Twilio waits 5 s for an answer
 
 KEYED = frozenset({"/webhooks/survey", "/webhooks/flex/task-complete"})  # our own key opens these
 UNSIGNED = frozenset({"/webhooks/flex/task-complete"})  # and nothing else opens these: 404
@@ -115,10 +115,14 @@ class Webhooks:
         hashed = b"bodySHA256=" in scope["query_string"]  # so whose it is, is known before the body is read
         trusted = keyed or (hashed and self._judge.is_signed_url(path, scope["query_string"], signature))
         most = BODY_BYTES_MAX if trusted else STRANGER_BYTES_MAX
-        body, held = b"", 0
+        body, held, more = b"", 0, True
         try:
-            async with asyncio.timeout(BODY_S):
-                async for chunk in _chunks(receive):
+            async with asyncio.timeout(BODY_S) as limit:
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        return Answer(503, "hung_up")
+                    chunk, more = message.get("body", b""), message.get("more_body", False)
                     held += len(chunk)
                     self._open_bytes += len(chunk)
                     if held > most or self._open_bytes > OPEN_BYTES_MAX:
@@ -126,11 +130,10 @@ class Webhooks:
                             Answer(403, "forbidden") if hashed and not trusted else Answer(503, "too_large")
                         )
                     body += chunk
-            return await self._take(path, scope, body, signature, keyed=keyed)
+                limit.reschedule(asyncio.get_running_loop().time() + KEEP_S)
+                return await self._take(path, scope, body, signature, keyed=keyed)
         except TimeoutError:
             return Answer(503, "too_slow")
-        except ConnectionError:
-            return Answer(503, "hung_up")
         finally:
             self._open_bytes -= held
 
@@ -153,8 +156,7 @@ class Webhooks:
         task_sid = next((one.subject for one in holds.events if one.subject.startswith("WT")), "")
         began_ns = time.time_ns()
         try:
-            async with asyncio.timeout(KEEP_S):
-                await self._commit.put(messages)
+            await self._commit.put(messages)
         except (NotKeptError, FullError) as error:
             return Answer(503, "full" if isinstance(error, FullError) else "not_kept", own, task_sid)
         if messages and trace.sampled(said):
@@ -189,16 +191,6 @@ def _span(path: str, scope: Scope, answer: Answer, began_ns: int) -> Span:
         start_ns=began_ns,
         end_ns=time.time_ns(),
     )
-
-
-async def _chunks(receive: Receive) -> AsyncIterator[bytes]:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise ConnectionError
-        yield message.get("body", b"")
-        if not message.get("more_body", False):
-            return
 
 
 async def _say(send: Send, answer: Answer) -> None:
