@@ -344,7 +344,7 @@ def service(tmp_path: Path, free_port: Callable[[], int]) -> Iterator[Callable[.
             **NO_TWILIO,
         }
         log = tmp_path / f"{name}-{port}.log"
-        made.append(Service([f"{name.replace('-', '_')}.main"], {**defaults, **environment}, port, log))
+        made.append(Service([name.replace("-", "_")], {**defaults, **environment}, port, log))
         return made[-1]
 
     yield make

@@ -93,7 +93,7 @@ class Service(Process):
         self.url = f"http://127.0.0.1:{port}"
         own = {f"TAJO_{name.upper().replace('-', '_')}_PORT": str(port)}
         given = {**settings(folder, nats_url), **own, **environment}
-        module = f"{name.replace('-', '_')}.main"
+        module = name.replace("-", "_")
         folder.mkdir(parents=True, exist_ok=True)
         super().__init__([sys.executable, "-m", module], folder / f"{name}.log", given)
 

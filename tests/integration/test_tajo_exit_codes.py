@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tajo.output import CODES
+from tajo.main import CODES
 
 ROOT = Path(__file__).parent.parent.parent
 

@@ -1,5 +1,15 @@
-"""`python -m tajo`."""
+"""`python -m tajo`, or `tajo`."""
 
-from tajo.main import main
+from shared.lasting import lasting
 
-main()
+
+def main() -> None:
+    """Import what every command needs, and do what is asked for."""
+    with lasting():
+        from tajo.main import main as run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

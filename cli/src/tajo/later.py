@@ -7,6 +7,10 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 PLACES = {
+    "up": "starting.up",
+    "run": "starting.run",
+    "bootstrap": "bootstrapping.bootstrap",
+    "nats-config": "bootstrapping.nats_config",
     "connectors": "connectors.app",
     "mapping": "mapping.app",
     "customer": "customer.app",
@@ -36,6 +40,8 @@ class Later(TyperGroup):
 
 def _imported(command: str) -> Any:
     module, _, name = PLACES[command].partition(".")
+    if module != "starting":  # which logs nothing itself, and need not wait for what does
+        _quieten()
     found = getattr(importlib.import_module(f"tajo.{module}"), name)
     if isinstance(found, typer.Typer):
         group = typer.main.get_group(found)
@@ -44,3 +50,10 @@ def _imported(command: str) -> Any:
     alone = typer.Typer(add_completion=False)
     alone.command(command)(found)
     return typer.main.get_command(alone)
+
+
+def _quieten() -> None:
+    """What the modules of the services log must not stand among what is printed."""
+    from shared.log import set_up
+
+    set_up("tajo", level="warning")

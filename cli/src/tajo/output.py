@@ -26,11 +26,6 @@ FAILED = 1
 UNAVAILABLE = os.EX_UNAVAILABLE  # 69
 UNUSABLE = os.EX_CONFIG  # 78
 INTERRUPTED = 130
-CODES = (
-    "Exit codes: 0 done; 1 a check failed, or what was asked for is not there; 2 wrong usage; "
-    "69 the broker or an API cannot be reached; 78 the settings or the connector file cannot be used; "
-    "130 interrupted."
-)
 
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON value on standard output, for programs.")]
 NatsUrl = Annotated[str, typer.Option(envvar="TAJO_NATS_URL", help="NATS server.")]

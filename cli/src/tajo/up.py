@@ -13,16 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from shared.bootstrap import Replicas, bootstrap
-from shared.login import login_as
-from shared.settings import SettingsError, load
 from tajo import nats_server
 from tajo.supervise import Child, keep, stop
 
 SERVICES = {"ingest": 8080, "mapper": 8081, "brevo-sink": 8082, "poller": 8083}  # each with its port
-# A start is a second of CPU and more, and the sink then waits for Brevo's rate limit: who would only wait for a core
-# begins when another listens.
-AFTER = {"mapper": "brevo-sink", "poller": "ingest"}
+# A start is a second of CPU and more.  The sink then waits for Brevo's rate limit, so it is first; who would only wait for
+# a core begins when another listens.
+FIRST = "brevo-sink"
+AFTER = {"mapper": FIRST, "poller": "ingest"}
 AFTER_S = 5.0  # or then, whatever became of it
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PASSWORD = re.compile(r"password: \$(\w+)")  # as shared/permissions.py writes them
@@ -33,8 +31,12 @@ class CannotStartError(Exception):
     """What stands in the way, and what to do."""
 
 
+class NoStreamsError(Exception):
+    """The broker cannot be reached, or does not let us make what it has to be like; what it says."""
+
+
 async def up(*, config: Path, say: Callable[[str], None]) -> None:
-    """Run everything until SIGTERM or SIGINT.  Raises CannotStartError, GivenUpError."""
+    """Run everything until SIGTERM or SIGINT.  Raises CannotStartError, NoStreamsError, GivenUpError."""
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -42,28 +44,44 @@ async def up(*, config: Path, say: Callable[[str], None]) -> None:
     url = os.environ.get("TAJO_NATS_URL") or "nats://127.0.0.1:4222"
     for name in SERVICES:
         port_of(name)
-    try:
-        login, replicas = login_as("tajo", url, os.environ), load(Replicas, os.environ).replicas
-    except SettingsError as error:
-        raise CannotStartError(str(error)) from error
     broker = _embedded(url, config)
     services = [Child(name, command(name)) for name in SERVICES]
     keeping: list[asyncio.Task[None]] = []
     try:
+        # It imports while streams are made, and then waits for its lease, whose bucket is made last.
+        keeping += [asyncio.create_task(keep(one, say)) for one in services if one.name == FIRST]
         if broker:
             keeping.append(asyncio.create_task(keep(broker, say)))
             await _answering(url)
-        await bootstrap(url, login=login, replicas=replicas)
-        keeping += [asyncio.create_task(_kept(service, say)) for service in services]
+        await _streams(url)
+        keeping += [asyncio.create_task(_kept(one, say)) for one in services if one.name != FIRST]
         keeping.append(asyncio.create_task(_tell_when_ready(say)))
         await _until(stopping, keeping)
     finally:
         for task in keeping:
             task.cancel()
+        await asyncio.gather(*keeping, return_exceptions=True)
         for service in services:  # in the order of the flow: what is in hand reaches the next
             await stop(service)
         if broker:
             await stop(broker)
+
+
+async def _streams(url: str) -> None:
+    """Make them.  Imported only here, because the first service is starting by now."""
+    import nats.errors
+
+    from shared.bootstrap import Replicas, bootstrap
+    from shared.login import login_as
+    from shared.settings import SettingsError, load
+
+    try:
+        login, replicas = login_as("tajo", url, os.environ), load(Replicas, os.environ).replicas
+        await bootstrap(url, login=login, replicas=replicas)
+    except SettingsError as error:
+        raise CannotStartError(str(error)) from error
+    except nats.errors.Error as error:
+        raise NoStreamsError(str(error)) from error
 
 
 async def _kept(service: Child, say: Callable[[str], None]) -> None:
@@ -82,8 +100,8 @@ def command(service: str) -> list[str]:
 
 
 def module(service: str) -> str:
-    """Where its `main` is."""
-    return f"{service.replace('-', '_')}.main"
+    """Its package."""
+    return service.replace("-", "_")
 
 
 def port_of(service: str) -> int:

@@ -114,16 +114,16 @@ async def bootstrap(url: str, *, login: Login = NOBODY, replicas: int = 1) -> No
                 await jetstream.add_stream(config)
         for consumer in CONSUMERS:
             await jetstream.add_consumer(consumer.stream, consumer_config(consumer))  # creates or updates
-        for bucket in BUCKETS:
-            try:
-                await _kept(jetstream, f"KV_{bucket.name}", replicas)
-            except nats.js.errors.NotFoundError:
-                await jetstream.create_key_value(bucket_config(bucket, replicas))
         for store in OBJECT_STORES:
             try:
                 await _kept(jetstream, f"OBJ_{store.name}", replicas)
             except nats.js.errors.NotFoundError:
                 await jetstream.create_object_store(store.name, config=store_config(store, replicas))
+        for bucket in BUCKETS:
+            try:
+                await _kept(jetstream, f"KV_{bucket.name}", replicas)
+            except nats.js.errors.NotFoundError:
+                await jetstream.create_key_value(bucket_config(bucket, replicas))
     finally:
         await connection.close()
 

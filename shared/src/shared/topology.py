@@ -96,7 +96,7 @@ ERASURES = Bucket(
     max_bytes=8 * 1024**2,  # half a million hashes, some 60 MB of memory in each service that looks them up
 )
 
-BUCKETS = (LEASES, CURSORS, BACKFILLS, STATUS, REPLAYS, ERASURES)
+BUCKETS = (CURSORS, BACKFILLS, STATUS, REPLAYS, ERASURES, LEASES)  # who has a lease finds all else there
 
 PLANS = Bucket("plans", "plans of replays: what each would change", max_bytes=GIB, max_age_s=30 * DAY_S)
 

@@ -1,5 +1,6 @@
 """brevo-sink: Brevo commands in, Brevo told once.  What is judged stands in answer.py, budget.py and desk.py."""
 
+import asyncio
 import os
 import sys
 from typing import Any
@@ -75,13 +76,17 @@ def create_app(settings: Settings, config: Config, login: Login) -> AsgiFastStre
     mappings = Mappings(brevo, gate, config, read_config=lambda: load(settings.config))
     hearing: list[Any] = []
 
-    async def hear() -> None:
+    async def remember() -> None:
         # The lease is ours, so nobody adds to what was being sent; all that was is in RECEIPTS by now.
         await recall.catch_up()
         await forgetting.begin()
         metrics.ambiguous.labels("event.track").inc(ledger.doubt())
         delivery.expect(await live.coming_again())
-        await mappings.works()
+
+    async def hear() -> None:
+        async with asyncio.TaskGroup() as before:
+            before.create_task(mappings.works())  # at the pace Brevo allows, while the ledger is read
+            before.create_task(remember())
         await gate.passed()
         on_batch = mappings.before(delivery.on_batch)
         live_first = ((BREVO_SINK, live.ahead(on_batch)), (BREVO_SINK_PAST, live.behind(on_batch)))
@@ -162,7 +167,3 @@ def main() -> None:
     log.set_up("brevo-sink", level="verbose" if config.flex.debug else config.flex.log_level)
     spans.set_up("brevo-sink", otel)
     service.serve(create_app(settings, config, login), host=settings.host, port=settings.port)
-
-
-if __name__ == "__main__":
-    main()

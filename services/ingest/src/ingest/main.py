@@ -115,7 +115,3 @@ def main() -> None:
     log.set_up("ingest", level="verbose" if config.flex.debug else config.flex.log_level)
     spans.set_up("ingest", otel)
     service.serve(create_app(settings, config, login), host=settings.host, port=settings.port)
-
-
-if __name__ == "__main__":
-    main()

@@ -98,7 +98,3 @@ def main() -> None:
     set_up("poller", level="verbose" if config.flex.debug else config.flex.log_level)
     spans.set_up("poller", otel)
     service.serve(create_app(settings, config, login), host=settings.host, port=settings.port)
-
-
-if __name__ == "__main__":
-    main()
