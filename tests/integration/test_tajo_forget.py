@@ -304,15 +304,18 @@ async def test_nothing_of_before_comes_back_and_who_writes_again_is_a_new_custom
 async def test_killed_again_and_again_it_still_ends_and_leaves_nothing(day):
     connection = await nats.connect(day.nats_url)
     asked = asyncio.create_task(day.forget("--phone", PHONE, "--json"))
+    killed = set()
     for number in range(4):
         await asyncio.sleep(0.4 + 0.3 * number)  # wherever it is by then
-        for child in children(day.tajo.process.pid, ("mapper", "brevo-sink")):
+        for child in children(day.tajo.process.pid, ("mapper", "brevo_sink")):
             os.kill(child, signal.SIGKILL)
+            killed.add(child)
     done = await asked
     await connection.close()
     await day.settled()
     await day.stop()
 
+    assert len(killed) >= 4
     assert done.returncode == 0, done.stderr
     assert day.found() == {}
     assert day.brevo.contact(email_id=MAIL) is None
