@@ -68,6 +68,29 @@ def test_an_error_has_its_code_and_in_json_one_shape_with_nothing_on_standard_ou
     assert "Traceback" not in words[1]
 
 
+def test_whoever_starts_it_all_with_nothing_set_is_told_of_all_that_is_missing(tmp_path, free_port):
+    ports = {f"TAJO_{name}_PORT": str(free_port()) for name in ("INGEST", "MAPPER", "BREVO_SINK", "POLLER")}
+    nothing = {"BREVO_API_KEY": "", "TWILIO_AUTH_TOKEN": ""}
+    url = f"nats://127.0.0.1:{free_port()}"
+    with tajo("up", TAJO_NATS_URL=url, TAJO_DATA_DIR=str(tmp_path), **ports, **nothing) as one:
+        _, said = one.communicate(timeout=60)
+
+    assert one.returncode == 78
+    assert all(f"{name} is not set" in said for name in nothing), said
+
+
+def test_whoever_starts_it_all_with_a_broker_that_is_not_there_is_told_where_it_was_looked_for(tmp_path):
+    secret = "nats://somebody:hunter2@127.0.0.9:9"
+    with tajo("up", TAJO_NATS_URL=secret, TAJO_DATA_DIR=str(tmp_path), BREVO_API_KEY="x") as one:
+        _, said = one.communicate(timeout=60)
+
+    assert one.returncode == 69
+    assert (
+        "no broker of ours on 127.0.0.9:9 (NoServersError); is it running, and TAJO_NATS_URL right?" in said
+    )
+    assert "hunter2" not in said
+
+
 @pytest.mark.parametrize("arguments", [("run", "console"), ("connectors", "status", "zendesk"), ("unknown",)])
 def test_wrong_usage_is_2(arguments):
     with tajo(*arguments) as one:

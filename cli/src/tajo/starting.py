@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tajo.supervise import GivenUpError
-from tajo.up import SERVICES, CannotStartError, NoStreamsError, module
+from tajo.up import SERVICES, CannotStartError, NoStreamsError, also_wrong, module
 from tajo.up import up as run_everything
 
 
@@ -24,7 +24,8 @@ def up(
         from tajo.output import UNAVAILABLE, UNUSABLE, failure
 
         code = UNAVAILABLE if isinstance(error, NoStreamsError) else UNUSABLE
-        raise failure(f"tajo cannot run: {error}", code=code, as_json=False) from error
+        more = also_wrong(error.name) if isinstance(error, GivenUpError) else []
+        raise failure(f"tajo cannot run: {error}", "\n".join(more), code=code, as_json=False) from error
 
 
 def _say(line: str) -> None:

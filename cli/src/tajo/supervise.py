@@ -37,6 +37,7 @@ class GivenUpError(Exception):
 
     def __init__(self, name: str) -> None:
         super().__init__(f"{name} cannot start with these settings")
+        self.name = name
 
 
 async def keep(child: Child, say: Callable[[str], None]) -> None:

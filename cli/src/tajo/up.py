@@ -2,6 +2,7 @@
 
 import asyncio
 import http.client
+import importlib
 import os
 import re
 import signal
@@ -32,7 +33,7 @@ class CannotStartError(Exception):
 
 
 class NoStreamsError(Exception):
-    """The broker cannot be reached, or does not let us make what it has to be like; what it says."""
+    """The broker cannot be reached, or does not let us make what it has to be like; and what to do."""
 
 
 async def up(*, config: Path, say: Callable[[str], None]) -> None:
@@ -81,7 +82,26 @@ async def _streams(url: str) -> None:
     except SettingsError as error:
         raise CannotStartError(str(error)) from error
     except nats.errors.Error as error:
-        raise NoStreamsError(str(error)) from error
+        host, port = _address(url)  # never what stands before the @
+        raise NoStreamsError(
+            f"no broker of ours on {host}:{port} ({type(error).__name__}); is it running, and TAJO_NATS_URL right?"
+        ) from error
+
+
+def also_wrong(said: str) -> list[str]:
+    """What the other services' settings lack, so that all is named at once; the service that `said` so told its own."""
+    from shared.credentials import environment
+    from shared.settings import SettingsError, load
+
+    lines: dict[str, None] = {}
+    for service in SERVICES:
+        if service != said:
+            settings = importlib.import_module(f"{module(service)}.settings").Settings
+            try:
+                load(settings, environment(os.environ))
+            except SettingsError as error:
+                lines.update(dict.fromkeys(str(error).splitlines()))
+    return list(lines)
 
 
 async def _kept(service: Child, say: Callable[[str], None]) -> None:
