@@ -3,6 +3,8 @@
 import asyncio
 import hashlib
 import json
+import os
+import signal
 import socket
 import time
 from collections import Counter
@@ -335,6 +337,18 @@ def test_what_is_large_deep_or_in_another_encoding_is_taken_or_a_503_when_signed
         assert hostile.rss() < RSS_BYTES_MAX, name
     whys = {letter.headers["Tajo-Dead-Why"] for letter in asyncio.run(dead_letters(nats_server.url))}
     assert any("once redacted" in why for why in whys)
+
+
+def test_what_is_large_while_the_broker_hangs_is_kept_and_memory_is_what_it_was(nats_server, hostile):
+    before = hostile.rss()
+    os.kill(nats_server._process.pid, signal.SIGSTOP)
+    for name in ("4 MiB deep", "grows when redacted"):
+        for route in ROUTES:
+            hostile.send([rightly(route, LARGE[name]), rightly(route, LARGE[name])])
+    os.kill(nats_server._process.pid, signal.SIGCONT)
+    grown = hostile.rss() - before
+
+    assert grown < 40 * MIB
 
 
 def test_a_body_too_large_is_a_503_whether_its_length_is_said_or_not(hostile):

@@ -18,7 +18,7 @@ from ingest.settings import Settings
 from ingest.sources import ROUTES
 from ingest.spool import Spool
 from ingest.webhook import ACCEPTED, REFUSED, Webhooks
-from shared import bus, log, service, spans
+from shared import bus, log, memory, service, spans
 from shared.config import Config
 from shared.connector_file import ConfigError, load
 from shared.counter import total
@@ -32,6 +32,7 @@ from shared.settings import load as load_settings
 from shared.topology import TWILIO
 
 READY_S = 1.0  # how long one look at the stream counts
+LARGE_BYTES = 1024**2  # a body has 4 MiB at most, and 2 KB as a rule
 
 
 def create_app(settings: Settings, config: Config, login: Login) -> AsgiFastStream:
@@ -112,6 +113,7 @@ def main() -> None:
     except (SettingsError, ConfigError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
         sys.exit(os.EX_CONFIG)
+    memory.give_back(LARGE_BYTES)
     log.set_up("ingest", level="verbose" if config.flex.debug else config.flex.log_level)
     spans.set_up("ingest", otel)
     service.serve(create_app(settings, config, login), host=settings.host, port=settings.port)
