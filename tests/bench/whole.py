@@ -39,16 +39,14 @@ class Stack:
     def __init__(self, up: machine.Process, ports: dict[str, int]) -> None:
         self.up = up
         self.ports = ports
-        self._client = httpx.Client(
-            timeout=3
-        )  # one for all: to make one costs 50 ms of CPU, which what starts would lack
+        # One for all: to make one costs 50 ms of CPU, which what starts would lack.
+        self._client = httpx.Client(timeout=3)
 
     @property
     def ready(self) -> bool:
         """Whether all services say so."""
         return all(
-            self._client.get(f"http://127.0.0.1:{self.ports[name]}/health/ready", timeout=3).status_code
-            == 200
+            self._client.get(f"http://127.0.0.1:{self.ports[name]}/health/ready").status_code == 200
             for name in SERVICES
         )
 

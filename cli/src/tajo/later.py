@@ -25,7 +25,7 @@ PLACES = {
 
 
 class Later(TyperGroup):
-    """Commands of its own, and those of PLACES; until one is asked for, an empty one has its name."""
+    """The commands of PLACES; until one is asked for, an empty one has its name."""
 
     def __init__(self, **given: Any) -> None:
         super().__init__(**given)

@@ -38,4 +38,4 @@ def run(service: Annotated[str, typer.Argument(help=", ".join(SERVICES))]) -> No
     """Run one service in the foreground."""
     if service not in SERVICES:
         raise typer.BadParameter(f"no service is called {service}; there are {', '.join(SERVICES)}")
-    importlib.import_module(f"{module(service)}.__main__").main()
+    importlib.import_module(f"{module(service)}.main").main()

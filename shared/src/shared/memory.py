@@ -12,7 +12,6 @@ def give_back(from_bytes: int) -> None:
     glibc would do so with the first, and take those after it from what it keeps, up to 32 MiB each: of a few large bodies
     a process would have the memory ever after.  Another C library is left as it is.
     """
-    libc = ctypes.CDLL(None)
-    if sys.platform == "linux" and hasattr(libc, "mallopt"):
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
         libc.mallopt(M_MMAP_THRESHOLD, from_bytes)
         libc.mallopt(M_TRIM_THRESHOLD, from_bytes)

@@ -1,16 +1,11 @@
-"""`python -m brevo_sink`, or `tajo-brevo-sink`: run the service."""
+"""`python -m brevo_sink`, or `tajo-brevo-sink`."""
 
-from shared.lasting import lasting
+from shared.lasting import run
 
 
 def main() -> None:
-    """Import it, and run until SIGTERM."""
-    with lasting(
-        without="rich"
-    ):  # structlog and httpx look for it: a tenth of a start, and no container has it
-        from brevo_sink.main import main as run
-
-    run()
+    """Run the service until SIGTERM."""
+    run("brevo_sink")
 
 
 if __name__ == "__main__":

@@ -1,16 +1,11 @@
-"""`python -m ingest`, or `tajo-ingest`: run the service."""
+"""`python -m ingest`, or `tajo-ingest`."""
 
-from shared.lasting import lasting
+from shared.lasting import run
 
 
 def main() -> None:
-    """Import it, and run until SIGTERM."""
-    with lasting(
-        without="rich"
-    ):  # structlog and httpx look for it: a tenth of a start, and no container has it
-        from ingest.main import main as run
-
-    run()
+    """Run the service until SIGTERM."""
+    run("ingest")
 
 
 if __name__ == "__main__":

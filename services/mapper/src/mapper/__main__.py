@@ -1,16 +1,11 @@
-"""`python -m mapper`, or `tajo-mapper`: run the service."""
+"""`python -m mapper`, or `tajo-mapper`."""
 
-from shared.lasting import lasting
+from shared.lasting import run
 
 
 def main() -> None:
-    """Import it, and run until SIGTERM."""
-    with lasting(
-        without="rich"
-    ):  # structlog and httpx look for it: a tenth of a start, and no container has it
-        from mapper.main import main as run
-
-    run()
+    """Run the service until SIGTERM."""
+    run("mapper")
 
 
 if __name__ == "__main__":
