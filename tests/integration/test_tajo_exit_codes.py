@@ -85,9 +85,7 @@ def test_whoever_starts_it_all_with_a_broker_that_is_not_there_is_told_where_it_
         _, said = one.communicate(timeout=60)
 
     assert one.returncode == 69
-    assert (
-        "no broker of ours on 127.0.0.9:9 (NoServersError); is it running, and TAJO_NATS_URL right?" in said
-    )
+    assert "the streams cannot be made on 127.0.0.9:9 (no servers available for connection)" in said
     assert "hunter2" not in said
 
 

@@ -84,7 +84,8 @@ async def _streams(url: str) -> None:
     except nats.errors.Error as error:
         host, port = _address(url)  # never what stands before the @
         raise NoStreamsError(
-            f"no broker of ours on {host}:{port} ({type(error).__name__}); is it running, and TAJO_NATS_URL right?"
+            f"the streams cannot be made on {host}:{port} ({str(error).removeprefix('nats: ')});"
+            " is the broker running, and TAJO_NATS_URL right?"
         ) from error
 
 

@@ -84,9 +84,8 @@ def create_app(settings: Settings, config: Config, login: Login) -> AsgiFastStre
         delivery.expect(await live.coming_again())
 
     async def hear() -> None:
-        async with asyncio.TaskGroup() as before:
-            before.create_task(mappings.works())  # at the pace Brevo allows, while the ledger is read
-            before.create_task(remember())
+        # Brevo is looked at, at the pace it allows, while the ledger is read.  Whatever fails first says why we leave.
+        await asyncio.gather(mappings.works(), remember())
         await gate.passed()
         on_batch = mappings.before(delivery.on_batch)
         live_first = ((BREVO_SINK, live.ahead(on_batch)), (BREVO_SINK_PAST, live.behind(on_batch)))
