@@ -4,6 +4,7 @@ Brevo drops what has no attribute, or the wrong type, in silence; so it is looke
 is made.  What cannot be made, a person is told of, all at once.
 """
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -61,13 +62,16 @@ async def look(brevo: Brevo, config: Config) -> Looked | Pause:
     flex = config.flex
     if not flex.sync.customers:
         return Looked({})
-    result = await _get(brevo, "/contacts/attributes")
-    if (stop := why_not(result)) is not None:
+    lists = list(filter(None, (flex.lists.support_contacts, flex.lists.csat_respondents)))
+    # At once: a sink that takes over hears nothing before it has looked.
+    attributes, *listed = await asyncio.gather(
+        _get(brevo, "/contacts/attributes"), *(_get(brevo, f"/contacts/lists/{id_}") for id_ in lists)
+    )
+    if (stop := why_not(attributes)) is not None:
         return stop
-    assert isinstance(result, Reply)  # noqa: S101 - anything else has stopped us
-    create, problems = missing(config.fields, result.body)
-    for id_ in filter(None, (flex.lists.support_contacts, flex.lists.csat_respondents)):
-        result = await _get(brevo, f"/contacts/lists/{id_}")
+    assert isinstance(attributes, Reply)  # noqa: S101 - anything else has stopped us
+    create, problems = missing(config.fields, attributes.body)
+    for id_, result in zip(lists, listed, strict=True):
         if isinstance(result, Reply) and result.status == 404:
             problems.append(f"list {id_} does not exist")
         elif (stop := why_not(result)) is not None:
