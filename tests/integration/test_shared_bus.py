@@ -127,7 +127,7 @@ async def test_a_message_is_handed_over_at_once_and_a_backlog_in_batches(nats_se
         for message in batch:
             await message.ack()
 
-    bus.subscribe(broker, stream="TWILIO", durable=MAPPER.durable, batch=200, handler=on_batch)
+    bus.subscribe(broker, dataclasses.replace(MAPPER, batch=200), on_batch)
     await broker.connect()
     await Publisher(broker).publish(messages(*range(100)))
     await broker.start()
@@ -168,12 +168,13 @@ async def test_after_silence_each_message_is_handed_over_before_the_next_comes(n
     await tap.close()
 
 
-async def test_what_nobody_acks_keeps_no_heap_of_requests_open_and_then_comes_in_batches(nats_server):
+@pytest.mark.parametrize("ahead", [False, True])
+async def test_what_nobody_acks_keeps_no_heap_of_requests_open_and_then_comes_in_batches(nats_server, ahead):
     """At max_ack_pending the server answers a request with nothing, and keeps it."""
     heard: list[list[Msg]] = []
     connection = await nats.connect(nats_server.url)
     jetstream = connection.jetstream()
-    few = dataclasses.replace(MAPPER, durable="few", max_ack_pending=20, ack_wait_s=60)
+    few = dataclasses.replace(MAPPER, durable="few", batch=15, max_ack_pending=20, ack_wait_s=60, ahead=ahead)
     await jetstream.add_consumer("TWILIO", consumer_config(few))
     broker = bus.connect(nats_server.url, service="test")
 
@@ -183,7 +184,7 @@ async def test_what_nobody_acks_keeps_no_heap_of_requests_open_and_then_comes_in
     def handled() -> int:
         return sum(map(len, heard))
 
-    bus.subscribe(broker, stream="TWILIO", durable="few", batch=15, handler=on_batch)
+    bus.subscribe(broker, few, on_batch)
     await broker.start()
     await Publisher(broker).publish(messages(*range(100)))
     await until(lambda: handled() == 20)
@@ -201,6 +202,46 @@ async def test_what_nobody_acks_keeps_no_heap_of_requests_open_and_then_comes_in
     assert max(map(len, heard)) <= 15
     assert len({message.metadata.sequence.stream for message in itertools.chain(*heard)}) == handled() == 100
     await broker.stop()
+    await connection.close()
+
+
+async def test_the_next_batch_comes_while_one_is_worked_on_and_a_stop_gives_it_back(nats_server):
+    """Of three batches two are in hand; what nobody was handed is another's at once, and not after ack_wait."""
+    connection = await nats.connect(nats_server.url)
+    jetstream = connection.jetstream()
+    slow = dataclasses.replace(MAPPER, durable="slow", batch=15, ack_wait_s=60)
+    await jetstream.add_consumer("TWILIO", consumer_config(slow))
+    begun, go_on = asyncio.Event(), asyncio.Event()
+    first, second = (bus.connect(nats_server.url, service="test") for _ in range(2))
+    heard: list[Msg] = []
+
+    async def on_slow_batch(batch) -> None:
+        begun.set()
+        await go_on.wait()
+        for message in batch:
+            await message.ack()
+
+    async def on_batch(batch) -> None:
+        heard.extend(batch)
+        for message in batch:
+            await message.ack()
+
+    subscriber = bus.subscribe(first, slow, on_slow_batch)
+    await first.connect()
+    await Publisher(first).publish(messages(*range(45)))
+    await first.start()
+    await begun.wait()
+    while (await jetstream.consumer_info("TWILIO", "slow")).num_ack_pending != 30:  # noqa: ASYNC110 - the broker's
+        await asyncio.sleep(0.005)
+    go_on.set()
+    await subscriber.stop()
+    bus.subscribe(second, slow, on_batch)
+    await second.start()
+    await until(lambda: len(heard) == 30)
+
+    assert sorted(message.metadata.sequence.stream for message in heard) == list(range(16, 46))
+    await first.stop()
+    await second.stop()
     await connection.close()
 
 
@@ -231,7 +272,7 @@ def hearing(broker) -> list[Msg]:
         for message in batch:
             await message.ack()
 
-    bus.subscribe(broker, stream="TWILIO", durable=MAPPER.durable, batch=200, handler=on_batch)
+    bus.subscribe(broker, dataclasses.replace(MAPPER, batch=200), on_batch)
     return heard
 
 

@@ -138,39 +138,32 @@ def connected(broker: NatsBroker) -> Client:
     return connection
 
 
-def subscribe(
-    broker: NatsBroker,
-    *,
-    stream: str,
-    durable: str,
-    batch: int,
-    handler: Handler,
-) -> Any:
-    """Hear `stream` through an existing `durable`, in batches, in order, one batch at a time.
+def subscribe(broker: NatsBroker, consumer: Consumer, handler: Handler) -> Any:
+    """Hear an existing durable, in batches, in order, one batch at a time.
 
     The handler acks, naks or terms each message itself.  What it does not settle comes again after the
-    consumer's ack_wait.  While the handler runs nothing more is fetched: that is the backpressure.
-    A handler that raises has a bug: the batch is then handed over one by one, the message that makes it
-    raise comes again with a growing delay, and is a dead letter after TRIES_MAX tries.
+    consumer's ack_wait.  While the handler runs nothing more is fetched, or with `ahead` one batch: that is the
+    backpressure.  A handler that raises has a bug: the batch is then handed over one by one, the message that makes
+    it raise comes again with a growing delay, and is a dead letter after TRIES_MAX tries.
     """
     subscriber = broker.subscriber(
         ">",
         stream=JStream(
-            stream, declare=False
+            consumer.stream, declare=False
         ),  # FastStream's declaration resets an existing stream's settings
-        durable=durable,
+        durable=consumer.durable,
         ack_policy=AckPolicy.MANUAL,
         inbox_prefix=cast(
             "bytes", None
         ),  # nats-py then takes the connection's; FastStream's default is another
-        pull_sub=PullSub(batch_size=batch, batch=True),
+        pull_sub=PullSub(batch_size=consumer.batch, batch=True),
     )
-    subscriber(_settling(broker, durable, handler))
+    subscriber(_settling(broker, consumer.durable, handler))
 
     async def consume_at_once(self: Any) -> None:
         # FastStream 0.7.8 waits for a full batch or the timeout, and asks by nats-py's fetch: see pull.py.
         connection = cast("Client", broker._connection)  # noqa: SLF001 - that of which the subscription just came
-        pull = Pull(connection, stream=stream, durable=durable, batch=batch)
+        pull = Pull(connection, consumer)
         await pull.begin()
         try:
             while self.running:
@@ -241,9 +234,7 @@ async def listen(
             log.info("waiting_for_consumer", stream=consumer.stream, durable=consumer.durable)
             said = True
         await asyncio.sleep(WAIT_S)
-    subscriber = subscribe(
-        broker, stream=consumer.stream, durable=consumer.durable, batch=consumer.batch, handler=handler
-    )
+    subscriber = subscribe(broker, consumer, handler)
     await subscriber.start()
     return subscriber
 

@@ -15,6 +15,8 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
+from shared.topology import Consumer
+
 WAIT_S = 5.0  # how long the server keeps a request open while nothing comes
 ANSWER_S = 1.0  # for the answer beyond that; a broker that went away gives none
 LOOK_S = 0.5  # between looks whether the connection is another, for which what was asked is gone
@@ -26,15 +28,20 @@ _NOTHING, _OVER = "404", "408"  # how requests end when all is well: nothing wai
 class Pull:
     """One request at a time.  What comes later than we waited for it is handed over with what comes next."""
 
-    def __init__(self, connection: Client, *, stream: str, durable: str, batch: int) -> None:
-        """At most `batch` messages at once."""
+    def __init__(self, connection: Client, consumer: Consumer) -> None:
+        """At most `consumer.batch` messages at once.
+
+        With `consumer.ahead` the next are asked for when a full batch is handed over, and come while it is worked on.
+        """
         self._connection = connection
-        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{durable}"
-        self._batch = batch
+        self._subject = f"$JS.API.CONSUMER.MSG.NEXT.{consumer.stream}.{consumer.durable}"
+        self._batch = consumer.batch
+        self._ahead = consumer.ahead
         self._inbox = connection.new_inbox()
         self._subscription: Subscription | None = None
         self._asked = 0  # requests; each is answered under a subject of its own, so no end is another's
         self._left = 0  # messages the request may still bring
+        self._open = False  # a request for a batch was sent, and its end not waited for
         # With max_ack_pending reached the server answers a request with nothing, and keeps it: what it may still bring.
         self._kept, self._kept_reply = 0, ""
         self._reconnects = 0
@@ -47,14 +54,16 @@ class Pull:
         self._subscription = await self._connection.subscribe(f"{self._inbox}.*", cb=self._hear)
 
     async def end(self) -> None:
-        """Hear nothing any more.  What was not handed over comes again after the consumer's ack_wait."""
-        if self._subscription:
-            with suppress(nats.errors.Error):
+        """Hear nothing any more.  What was not handed over is given back; what is still on its way comes after ack_wait."""
+        with suppress(nats.errors.Error):
+            if self._subscription:
                 await self._subscription.unsubscribe()
+            for message in self._messages:
+                await message.nak()
 
     async def messages(self) -> list[Msg]:
         """The next messages, in order: all that wait, or the first that comes; none where none came in WAIT_S."""
-        if not self._messages:
+        if self._open or not self._messages:
             try:
                 await self._ask_for_some()
             except nats.errors.Error:
@@ -62,35 +71,45 @@ class Pull:
         if not self._messages and not self._well:
             await asyncio.sleep(AGAIN_S)
         heard, self._messages = self._messages[: self._batch], self._messages[self._batch :]
+        if self._ahead and len(heard) == self._batch and not self._messages and not self._kept:
+            with suppress(nats.errors.Error):  # then it is asked for when it is wanted
+                await self._ask_for_batch()
         return heard
 
     async def _ask_for_some(self) -> None:
         self._well = self._connection.is_connected
+        if self._reconnects != self._connection.stats["reconnects"]:
+            self._reconnects, self._kept, self._open = self._connection.stats["reconnects"], 0, False
         if not self._well:
             return
-        if self._reconnects != self._connection.stats["reconnects"]:
-            self._reconnects, self._kept = self._connection.stats["reconnects"], 0
         if self._kept:
             self._ended.clear()
             await self._wait(WAIT_S)
         else:
-            await self._ask(self._batch, b'{"batch":%d,"no_wait":true}' % self._batch, ANSWER_S)
+            if not self._open:
+                await self._ask_for_batch()
+            await self._wait(ANSWER_S)
+            self._open = False
             if not self._ended.is_set():
                 self._kept, self._kept_reply, self._left = self._left, self._reply(), 0
                 return
         if not self._messages and self._well:
-            await self._ask(1, b'{"batch":1,"expires":%d}' % (WAIT_S * 1e9), WAIT_S + ANSWER_S)
+            await self._ask(1, b'{"batch":1,"expires":%d}' % (WAIT_S * 1e9))
+            await self._wait(WAIT_S + ANSWER_S)
             if (
                 self._messages
             ):  # and the one that is kept brought none: perhaps a server of a cluster took it along
                 self._kept = 0
 
-    async def _ask(self, count: int, request: bytes, patience_s: float) -> None:
+    async def _ask_for_batch(self) -> None:
+        await self._ask(self._batch, b'{"batch":%d,"no_wait":true}' % self._batch)
+        self._open = True
+
+    async def _ask(self, count: int, request: bytes) -> None:
         self._asked += 1
         self._left = count
         self._ended.clear()
         await self._connection.publish(self._subject, request, self._reply())
-        await self._wait(patience_s)
 
     async def _wait(self, patience_s: float) -> None:
         until = time.monotonic() + patience_s

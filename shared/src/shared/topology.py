@@ -31,6 +31,7 @@ class Consumer:
     ack_wait_s: float  # how soon another hears what a killed one had in hand
     max_ack_pending: int
     filter_subject: str = ""  # of the stream's; empty for all
+    ahead: bool = False  # whether the next batch comes while one is worked on
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ QUARANTINE = Stream(
 
 STREAMS = (TWILIO, BREVO, RECEIPTS, DEAD, QUARANTINE)
 
-MAPPER = Consumer("TWILIO", "mapper", batch=500, ack_wait_s=10, max_ack_pending=2000)
+MAPPER = Consumer("TWILIO", "mapper", batch=500, ack_wait_s=10, max_ack_pending=2000, ahead=True)
 BREVO_SINK = Consumer(
     "BREVO", "brevo-sink", batch=500, ack_wait_s=12, max_ack_pending=4000, filter_subject="brevo.*.*.*"
 )
