@@ -77,7 +77,7 @@ async def test_whatever_brevo_does_each_command_takes_effect_once_and_each_doubt
     fault, ambiguous = FAULTS[name]
     sink = service(
         "brevo-sink", TAJO_NATS_URL=nats_server.url, BREVO_API_KEY=brevo.api_key, TAJO_BREVO_URL=brevo.url,
-        TAJO_BREVO_LOOK_S="0.3", TAJO_BREVO_TIMEOUT_S="1", TAJO_BREVO_RATE_FRACTION="1",
+        TAJO_BREVO_LOOK_S="0.3", TAJO_BREVO_TIMEOUT_S="2", TAJO_BREVO_RATE_FRACTION="1",
     )  # fmt: skip
     await asyncio.to_thread(sink.start, ready=True)
     await nats_server.say(*(upsert(f"tajo-{who}") for who in ("was", "eve", "del")))

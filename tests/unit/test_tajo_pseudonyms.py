@@ -1,6 +1,7 @@
 """What `--redact` replaces, and that the same becomes the same."""
 
 import json
+import time
 from urllib.parse import parse_qs, urlencode
 
 import pytest
@@ -52,6 +53,23 @@ def test_names_are_replaced(name):
 )  # fmt: skip
 def test_what_says_of_nobody_who_it_is_stays(name, value):
     assert field(name, value) == value
+
+
+@pytest.mark.parametrize("between", [" ", ",", "|", "/", "+", "=", "@", ";+"])
+def test_each_of_several_mails_goes_whatever_stands_between(between):
+    said = field("note", between.join(["ana@acme.example", "bo@b.example", "cy@c.example"]))
+
+    assert said.count("person-") == 3
+    assert not any(name in said for name in ("ana", "bo@", "cy@", "acme"))
+
+
+@pytest.mark.parametrize("long", ["a", "a@", "a.", "a@b", "+1"])
+def test_a_text_of_megabytes_takes_no_minutes(long):
+    """From each of its characters the whole rest was read: hours."""
+    began = time.process_time()
+    field("comment", long * 500_000)
+
+    assert time.process_time() - began < 5
 
 
 def test_what_people_wrote_and_cards_go():

@@ -23,7 +23,10 @@ DOMAIN = "example.com"  # reserved: https://www.rfc-editor.org/rfc/rfc2606
 COUNTRY = "+999"  # no country has it: https://www.itu.int/pub/T-SP-E.164D
 UNREADABLE = b"[left out: it can neither be read nor redacted]"
 
-_MAIL = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]+@[\w-]+(?:\.[\w-]+)+")
+_LOCAL = r"[\w.!#$%&'*+/=?^`{|}~-]"
+_MAIL = re.compile(rf"{_LOCAL}++@[\w-]+(?:\.[\w-]+)+")
+# Only from where one may begin: else a megabyte with no @ in it is read from each of its characters on.
+_MAILS = re.compile(rf"(?<!{_LOCAL})(?:{_MAIL.pattern})+")
 _PHONE = re.compile(r"(?<![\w+])\+[1-9]\d{6,14}(?!\d)", re.ASCII)
 _PHONE_LIKE = re.compile(r"\+?[\d\s().-]{7,24}", re.ASCII)
 
@@ -101,8 +104,11 @@ class Pseudonyms:
 
     def _text(self, text: str) -> str:
         """A text, with the mails and phones in it replaced."""
-        text = _MAIL.sub(lambda mail: f"person-{self._hash('mail', mail[0].lower())}@{DOMAIN}", text)
+        text = _MAILS.sub(lambda mails: _MAIL.sub(self._mail, mails[0]), text)
         return _PHONE.sub(lambda phone: self._phone(phone[0]), text)
+
+    def _mail(self, mail: re.Match[str]) -> str:
+        return f"person-{self._hash('mail', mail[0].lower())}@{DOMAIN}"
 
     def _phone(self, text: str) -> str:
         digits = re.sub(r"\D", "", text)

@@ -239,7 +239,7 @@ def _why(status: int, body: bytes) -> str:
     )
 
 
-_PRIVATE = re.compile(r"\S+@\S+|\+?\d[\d ().-]{6,}\d")
+_PRIVATE = re.compile(r"(?<!\S)\S+@\S+|\+?\d[\d ().-]{6,}\d")
 
 
 def _public(message: str) -> str:
