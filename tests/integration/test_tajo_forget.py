@@ -112,6 +112,30 @@ class Deployment:
         finally:
             await connection.close()
 
+    async def publish_unreadable(self) -> int:
+        """An event whose envelope nobody can read, as another version might write it: its sequence in TWILIO."""
+        connection = await nats.connect(self.nats_url)
+        try:
+            subject = "twilio.AC1.00.taskrouter.task.created"
+            ack = await connection.jetstream().publish(subject, b"{}", headers={"ce-id": "another"})
+            return ack.seq
+        finally:
+            await connection.close()
+
+    async def message(self, stream: str, sequence: int):
+        connection = await nats.connect(self.nats_url)
+        try:
+            return await connection.jetstream().get_msg(stream, sequence)
+        finally:
+            await connection.close()
+
+    async def letters(self, count: int) -> None:
+        """Return once DEAD holds so many."""
+        deadline = time.monotonic() + 30
+        while (there := (await self.state("DEAD")).messages) != count:
+            assert time.monotonic() < deadline, there
+            await asyncio.sleep(0.1)
+
     async def state(self, stream: str):
         connection = await nats.connect(self.nats_url)
         try:
@@ -230,10 +254,15 @@ async def test_of_somebody_forgotten_no_byte_is_left_and_everybody_elses_stays(d
     assert all(
         where in held for where in ("mapper/book", "brevo-sink/ledger", "TWILIO", "BREVO", "RECEIPTS", "DEAD")
     )
+    unreadable = await day.publish_unreadable()
+    await day.letters(2)
     before = await day.state("TWILIO")
 
     done = await day.forget("--email", "-", "--json", stdin=f"{MAIL}\n")
     after = await day.state("TWILIO")
+    await day.send(survey_webhook("nobody", at("09:07:00.000"), rating="awful"))
+    await day.letters(2)  # of the unreadable event, and of the survey just now
+    kept = await day.message("TWILIO", unreadable)
     errors = await day.stop()
     facts, ledger = day.facts(), day.ledger()
 
@@ -241,6 +270,7 @@ async def test_of_somebody_forgotten_no_byte_is_left_and_everybody_elses_stays(d
     certificate = json.loads(done.stdout)
     counts = {one["where"]: (one["found"], one["erased"]) for one in certificate["counts"]}
     assert counts["TWILIO"] == (before.messages - after.messages,) * 2
+    assert kept.data == b"{}"
     assert counts["DEAD"] == (1, 1)
     assert counts["book: customers"] == counts["Brevo: contacts"] == (1, 1)
     assert all(found == erased for found, erased in counts.values())

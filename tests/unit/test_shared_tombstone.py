@@ -13,6 +13,8 @@ def test_what_happened_until_then_is_covered_and_nothing_later():
     assert STONES.cover([OTHER, TASK], 1000)
     assert not STONES.cover([TASK], 1001)
     assert not STONES.cover([OTHER], 1)
+    assert STONES.cover([TASK], 0)
+    assert not STONES.cover([OTHER, ""], 0)  # of what does not say when it happened
     assert not Tombstones().cover([TASK], 1)
 
 

@@ -61,13 +61,13 @@ class Tombstones:
     def __len__(self) -> int:
         return len(self._at)
 
-    def until_ms(self, name: str) -> int:
-        """Until when what is called so is forgotten; 0 for nobody's."""
-        return self._at.get(digest(self._key, name), 0) if self._at else 0
+    def until_ms(self, name: str) -> int | None:
+        """Until when what is called so is forgotten; None for nobody's."""
+        return self._at.get(digest(self._key, name)) if self._at else None
 
     def cover(self, names: Iterable[str], time_ms: int) -> bool:
         """Whether one of the names is theirs, and the time before they were forgotten."""
-        return bool(self._at) and any(time_ms <= self.until_ms(name) for name in names)
+        return any((until := self.until_ms(name)) is not None and time_ms <= until for name in names)
 
 
 def entity(identity: str) -> str:

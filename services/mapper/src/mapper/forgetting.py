@@ -178,7 +178,7 @@ class Forgetting:
         found = await search.log(
             self._broker,
             self._mapping.policy.reading,
-            lambda name, ms: ms <= only.until_ms(name),
+            lambda name, ms: only.cover((name,), ms),
             after=0,
             to=to,
         )

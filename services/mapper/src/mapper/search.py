@@ -47,7 +47,7 @@ def names_of(event: RawEvent, heard: Heard | None) -> set[str]:
 def is_forgotten(tombstones: Tombstones, event: RawEvent, heard: Heard | None) -> bool:
     """Whether it happened to somebody before they were forgotten."""
     return bool(tombstones) and theirs(
-        names_of(event, heard), lambda name: event.time_ms <= tombstones.until_ms(name)
+        names_of(event, heard), lambda name: tombstones.cover((name,), event.time_ms)
     )
 
 
