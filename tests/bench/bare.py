@@ -55,6 +55,5 @@ def unkept() -> Any:
 
 
 if __name__ == "__main__":
-    service.serve(
-        {"empty": lambda: empty, "unkept": unkept}[sys.argv[1]](), host="127.0.0.1", port=int(sys.argv[2])
-    )
+    listening = service.listen("PORT", "127.0.0.1", int(sys.argv[2]))
+    service.serve({"empty": lambda: empty, "unkept": unkept}[sys.argv[1]](), listening)

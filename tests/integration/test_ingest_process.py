@@ -280,8 +280,20 @@ def test_missing_settings_are_named_and_end_the_process(service):
     assert ingest.process.returncode == os.EX_CONFIG
     assert errors.decode().splitlines() == [
         "TWILIO_AUTH_TOKEN is not set: Twilio's auth token; several, by comma, while one is rotated",
-        "TAJO_INGEST_PORT has a value of the wrong kind: port on which webhooks are heard",
+        "TAJO_INGEST_PORT has a value of the wrong kind: port on which webhooks are heard (at least 1, at most 65535)",
     ]
+
+
+def test_a_port_in_use_is_named_and_ends_the_process_before_anything_is_begun(service):
+    ingest = service("ingest", TWILIO_AUTH_TOKEN=TOKEN)
+    port = int(ingest.url.rpartition(":")[2])
+
+    with socket.create_server(("127.0.0.1", port)):
+        ingest.start()
+        said = ingest.ended().decode()
+
+    assert ingest.process.returncode == os.EX_CONFIG
+    assert said == f"127.0.0.1:{port} is in use: stop what listens there, or set TAJO_INGEST_PORT\n"
 
 
 def test_it_listens_on_loopback_only(ingest):

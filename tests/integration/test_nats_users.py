@@ -313,8 +313,9 @@ async def test_a_refusal_that_only_one_of_the_tries_was_told_is_said():
 def test_a_broker_is_not_started_while_a_password_is_missing(tmp_path, nats_users, free_port):
     url = f"nats://127.0.0.1:{free_port()}"
 
+    ports = {f"TAJO_{name}_PORT": str(free_port()) for name in ("INGEST", "MAPPER", "BREVO_SINK", "POLLER")}
     ended = tajo(
-        url, "up", "--nats-config", "deploy/nats/users.conf", TAJO_POLLER_NATS_PASSWORD="", TAJO_DATA_DIR=str(tmp_path)
+        url, "up", "--nats-config", "deploy/nats/users.conf", TAJO_POLLER_NATS_PASSWORD="", TAJO_DATA_DIR=str(tmp_path), **ports
     )  # fmt: skip
 
     assert ended.returncode == 78

@@ -68,8 +68,28 @@ def test_an_error_has_its_code_and_in_json_one_shape_with_nothing_on_standard_ou
     assert "Traceback" not in words[1]
 
 
-def test_whoever_starts_it_all_with_nothing_set_is_told_of_all_that_is_missing(tmp_path, free_port):
-    ports = {f"TAJO_{name}_PORT": str(free_port()) for name in ("INGEST", "MAPPER", "BREVO_SINK", "POLLER")}
+@pytest.fixture
+def ports(free_port):
+    return {f"TAJO_{name}_PORT": str(free_port()) for name in ("INGEST", "MAPPER", "BREVO_SINK", "POLLER")}
+
+
+def test_whoever_starts_it_all_twice_is_told_which_port_is_in_use_before_anything_begins(tmp_path, ports):
+    port = ports["TAJO_MAPPER_PORT"]
+    with (
+        socket.create_server(("127.0.0.1", int(port))),
+        tajo("up", TAJO_NATS_URL="nats://127.0.0.1:9", TAJO_DATA_DIR=str(tmp_path / "data"), **ports) as one,
+    ):
+        _, said = one.communicate(timeout=60)
+
+    assert one.returncode == 78
+    assert (
+        f"port {port} of mapper is in use: stop what listens there (another Tajo?), or set TAJO_MAPPER_PORT"
+        in (" ".join(said.split()))
+    )
+    assert not list(tmp_path.iterdir())
+
+
+def test_whoever_starts_it_all_with_nothing_set_is_told_of_all_that_is_missing(tmp_path, free_port, ports):
     nothing = {"BREVO_API_KEY": "", "TWILIO_AUTH_TOKEN": ""}
     url = f"nats://127.0.0.1:{free_port()}"
     with tajo("up", TAJO_NATS_URL=url, TAJO_DATA_DIR=str(tmp_path), **ports, **nothing) as one:
@@ -79,9 +99,11 @@ def test_whoever_starts_it_all_with_nothing_set_is_told_of_all_that_is_missing(t
     assert all(f"{name} is not set" in said for name in nothing), said
 
 
-def test_whoever_starts_it_all_with_a_broker_that_is_not_there_is_told_where_it_was_looked_for(tmp_path):
+def test_whoever_starts_it_all_with_a_broker_that_is_not_there_is_told_where_it_was_looked_for(
+    tmp_path, ports
+):
     secret = "nats://somebody:hunter2@127.0.0.9:9"
-    with tajo("up", TAJO_NATS_URL=secret, TAJO_DATA_DIR=str(tmp_path), BREVO_API_KEY="x") as one:
+    with tajo("up", TAJO_NATS_URL=secret, TAJO_DATA_DIR=str(tmp_path), BREVO_API_KEY="x", **ports) as one:
         _, said = one.communicate(timeout=60)
 
     assert one.returncode == 69

@@ -6,12 +6,12 @@ from typing import Annotated
 import msgspec
 import pytest
 
-from shared.settings import SettingsError, env, load
+from shared.settings import PORT, SettingsError, env, load
 
 
 class Settings(msgspec.Struct):
     token: Annotated[str, env("TOKEN", "the token that signs")]
-    port: Annotated[int, env("PORT", "where we listen")] = 8080
+    port: Annotated[int, PORT, env("PORT", "where we listen")] = 8080
     folder: Annotated[Path, env("FOLDER", "where we keep things")] = Path("data")
     plain: Annotated[bool, env("PLAIN", "1 allows it")] = False
 
@@ -38,10 +38,22 @@ def test_every_problem_is_named_and_no_value_is_repeated(tmp_path):
 
     assert str(caught.value).splitlines() == [
         "TOKEN is not set: the token that signs",
-        "PORT has a value of the wrong kind: where we listen",
+        "PORT has a value of the wrong kind: where we listen (at least 1, at most 65535)",
         "FOLDER and FOLDER_FILE are both set: keep one",
         "PLAIN_FILE cannot be read: No such file or directory",
     ]
+
+
+def test_a_file_that_is_no_text_is_a_problem_like_the_others(tmp_path):
+    (tmp_path / "token").write_bytes(b"\xff\xfe")
+
+    with pytest.raises(SettingsError, match=r"^TOKEN_FILE is no text in UTF-8$"):
+        load(Settings, {"TOKEN_FILE": str(tmp_path / "token")})
+
+
+def test_a_port_no_machine_has_is_none():
+    with pytest.raises(SettingsError, match="at most 65535"):
+        load(Settings, {"TOKEN": "t", "PORT": "70000"})
 
 
 def test_an_empty_variable_is_an_absent_one():

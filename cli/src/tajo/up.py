@@ -23,6 +23,7 @@ SERVICES = {"ingest": 8080, "mapper": 8081, "brevo-sink": 8082, "poller": 8083} 
 FIRST = "brevo-sink"
 AFTER = {"mapper": FIRST, "poller": "ingest"}
 AFTER_S = 5.0  # or then, whatever became of it
+PORT_MAX = 65_535
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 _PASSWORD = re.compile(r"password: \$(\w+)")  # as shared/permissions.py writes them
 BROKER_S = 10.0  # nats-server answers within 0.1 s; recovery of a large store takes longer
@@ -44,7 +45,11 @@ async def up(*, config: Path, say: Callable[[str], None]) -> None:
         loop.add_signal_handler(number, stopping.set)
     url = os.environ.get("TAJO_NATS_URL") or "nats://127.0.0.1:4222"
     for name in SERVICES:
-        port_of(name)
+        if listens(name):
+            raise CannotStartError(
+                f"port {port_of(name)} of {name} is in use: stop what listens there (another Tajo?),"
+                f" or set {port_variable(name)}"
+            )
     broker = _embedded(url, config)
     services = [Child(name, command(name)) for name in SERVICES]
     keeping: list[asyncio.Task[None]] = []
@@ -127,11 +132,15 @@ def module(service: str) -> str:
 
 def port_of(service: str) -> int:
     """Where a service's health is.  Raises CannotStartError."""
-    name = f"TAJO_{service.upper().replace('-', '_')}_PORT"
-    text = os.environ.get(name) or str(SERVICES[service])
-    if not text.isdecimal():
-        raise CannotStartError(f"{name} is no port number")
+    text = os.environ.get(port_variable(service)) or str(SERVICES[service])
+    if not text.isdecimal() or not 0 < int(text) <= PORT_MAX:
+        raise CannotStartError(f"{port_variable(service)} is no port number")
     return int(text)
+
+
+def port_variable(service: str) -> str:
+    """What sets it."""
+    return f"TAJO_{service.upper().replace('-', '_')}_PORT"
 
 
 def _address(url: str) -> tuple[str, int]:

@@ -1,8 +1,11 @@
 """What every service is around its own work: a FastStream application with health and metrics over HTTP."""
 
 import asyncio
+import errno
 import signal
+import socket
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -16,9 +19,11 @@ from shared.heartbeat import Role
 from shared.lease import LOOK_S, Lease
 from shared.protocol import BoundedProtocol
 from shared.pulse import Counts, Pulse
+from shared.settings import SettingsError
 from shared.vitals import Vitals
 
 CANCEL_AGAIN_S = 0.5
+BACKLOG = 2048  # connections that wait to be accepted; Linux allows 4,096
 
 log = structlog.get_logger()
 
@@ -172,12 +177,23 @@ async def cancel(tasks: Sequence[asyncio.Task[None]]) -> list[BaseException | No
     return [None if task.cancelled() else task.exception() for task in tasks]
 
 
-def serve(app: AsgiFastStream, *, host: str, port: int) -> None:
+def listen(variable: str, host: str, port: int) -> socket.socket:
+    """Listen, before anything else is begun; what comes waits until `serve`.  Raises SettingsError, which names the variable."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            what = f"{host}:{port} is in use: stop what listens there, or set {variable}"
+        else:
+            what = f"nothing can listen on {host}:{port} ({error.strerror}): set {variable}, or the address beside it"
+        raise SettingsError(what) from error
+
+
+def serve(app: AsgiFastStream, listening: socket.socket) -> None:
     """Serve until SIGTERM or SIGINT: stop accepting, finish what is open, then leave the broker."""
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
-        host=host,
-        port=port,
         loop="uvloop",
         http=BoundedProtocol,
         ws="none",
@@ -188,3 +204,5 @@ def serve(app: AsgiFastStream, *, host: str, port: int) -> None:
         timeout_keep_alive=65,  # longer than the 60 s of common proxies, or they meet a closed connection
         timeout_graceful_shutdown=STOP_GRACE_S,
     )
+    with suppress(KeyboardInterrupt):  # raised anew when all has ended
+        uvicorn.Server(config).run(sockets=[listening])

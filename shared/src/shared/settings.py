@@ -20,6 +20,7 @@ def env(name: str, doc: str) -> Meta:
     return Meta(extra={"env": name}, description=doc)
 
 
+PORT = Meta(ge=1, le=65535)
 NatsUrl = Annotated[str, env("TAJO_NATS_URL", "NATS server, nats://host:port")]
 DataDir = Annotated[Path, env("TAJO_DATA_DIR", "where a service keeps its SQLite files")]
 ConfigPath = Annotated[Path, env("TAJO_CONFIG", "the connector file, YAML")]
@@ -47,7 +48,9 @@ def load(settings: type[S], environ: Mapping[str, str]) -> S:
             try:
                 values[name] = msgspec.convert(value, hint, strict=False, dec_hook=_path)
             except msgspec.ValidationError:
-                problems.append(f"{variable} has a value of the wrong kind: {_description(hint)}")
+                problems.append(
+                    f"{variable} has a value of the wrong kind: {_description(hint)}{_bounds(hint)}"
+                )
         elif fields[name].required:
             problems.append(f"{variable} is not set: {_description(hint)}")
     if problems:
@@ -75,6 +78,18 @@ def _description(hint: Any) -> str:
     return next((str(meta.description) for meta in hint.__metadata__ if meta.description), "")
 
 
+def _bounds(hint: Any) -> str:
+    """What a number may be, for a person; an empty text where it may be any, or is none."""
+    words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
+    said = [
+        f"{word} {bound:g}"
+        for meta in hint.__metadata__
+        for name, word in words.items()
+        if (bound := getattr(meta, name)) is not None
+    ]
+    return f" ({', '.join(said)})" if said else ""
+
+
 def text(variable: str, environ: Mapping[str, str]) -> tuple[str | None, str]:
     """The value of NAME or of the file NAME_FILE names, or None; and what is wrong, or nothing."""
     direct, file = environ.get(variable), environ.get(f"{variable}_FILE")
@@ -86,6 +101,8 @@ def text(variable: str, environ: Mapping[str, str]) -> tuple[str | None, str]:
         return Path(file).read_text(encoding="utf-8").strip() or None, ""
     except OSError as error:
         return None, f"{variable}_FILE cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        return None, f"{variable}_FILE is no text in UTF-8"
 
 
 def _path(kind: type, value: Any) -> Any:

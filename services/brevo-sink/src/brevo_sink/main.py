@@ -153,16 +153,17 @@ def create_app(settings: Settings, config: Config, login: Login) -> AsgiFastStre
 
 
 def main() -> None:
-    """Run until SIGTERM.  Exit code 78: the settings or the connector file cannot be used."""
+    """Run until SIGTERM.  Exit code 78: the settings or the connector file cannot be used, or the port is in use."""
     try:
         settings = load_settings(Settings, environment(os.environ))
         config = load(settings.config)
         otel = load_settings(Otel, os.environ)
         login = login_as("brevo-sink", settings.nats_url, os.environ)
         secure_url("TAJO_BREVO_URL", settings.brevo_url, allow_http=settings.allow_http)
+        listening = service.listen("TAJO_BREVO_SINK_PORT", settings.host, settings.port)
     except (SettingsError, ConfigError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
         sys.exit(os.EX_CONFIG)
     log.set_up("brevo-sink", level="verbose" if config.flex.debug else config.flex.log_level)
     spans.set_up("brevo-sink", otel)
-    service.serve(create_app(settings, config, login), host=settings.host, port=settings.port)
+    service.serve(create_app(settings, config, login), listening)

@@ -8,7 +8,7 @@ from msgspec import Meta, Struct
 from brevo_sink.brevo import TIMEOUT_S
 from brevo_sink.budget import Plan
 from brevo_sink.contacts import Conflicts
-from shared.settings import AllowHttp, ConfigPath, DataDir, NatsUrl, env
+from shared.settings import PORT, AllowHttp, ConfigPath, DataDir, NatsUrl, env
 
 
 class Settings(Struct, frozen=True):
@@ -60,4 +60,4 @@ class Settings(Struct, frozen=True):
     host: Annotated[str, env("TAJO_BREVO_SINK_HOST", "address of the sink's health and metrics")] = (
         "127.0.0.1"
     )
-    port: Annotated[int, env("TAJO_BREVO_SINK_PORT", "port of the sink's health and metrics")] = 8082
+    port: Annotated[int, PORT, env("TAJO_BREVO_SINK_PORT", "port of the sink's health and metrics")] = 8082

@@ -104,16 +104,17 @@ def create_app(settings: Settings, config: Config, login: Login) -> AsgiFastStre
 
 
 def main() -> None:
-    """Run until SIGTERM.  Exit code 78: the settings or the connector file cannot be used."""
+    """Run until SIGTERM.  Exit code 78: the settings or the connector file cannot be used, or the port is in use."""
     try:
         settings = load_settings(Settings, environment(os.environ))
         config = load(settings.config)
         otel = load_settings(Otel, os.environ)
         login = login_as("ingest", settings.nats_url, os.environ)
+        listening = service.listen("TAJO_INGEST_PORT", settings.host, settings.port)
     except (SettingsError, ConfigError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
         sys.exit(os.EX_CONFIG)
     memory.give_back(LARGE_BYTES)
     log.set_up("ingest", level="verbose" if config.flex.debug else config.flex.log_level)
     spans.set_up("ingest", otel)
-    service.serve(create_app(settings, config, login), host=settings.host, port=settings.port)
+    service.serve(create_app(settings, config, login), listening)

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from ingest.judge import Judge
 from shared.config import Config
-from shared.settings import ApiKey, ConfigPath, DataDir, NatsUrl, env
+from shared.settings import PORT, ApiKey, ConfigPath, DataDir, NatsUrl, env
 
 
 class Settings(Struct, frozen=True):
@@ -21,9 +21,10 @@ class Settings(Struct, frozen=True):
     ] = ""
     public_url: Annotated[
         str,
+        Meta(pattern=r"^https?://[^/\s]"),
         env(
             "TAJO_PUBLIC_URL",
-            "what stands before /webhooks in the URLs Twilio calls: its signature covers it",
+            "what stands before /webhooks in the URLs Twilio calls, https://host: its signature covers it",
         ),
     ] = "http://127.0.0.1:8080"
     api_key: ApiKey = ""
@@ -32,10 +33,11 @@ class Settings(Struct, frozen=True):
     data_dir: DataDir = Path(".tajo/data")
     spool_bytes_max: Annotated[
         int,
+        Meta(ge=0),
         env("TAJO_SPOOL_BYTES_MAX", "bytes of webhooks kept on disk while the broker is away; full is a 503"),
     ] = 1024**3  # some 700,000 events: four hours at 50 a second, as long as Event Streams tries again
     host: Annotated[str, env("TAJO_INGEST_HOST", "address on which webhooks are heard")] = "127.0.0.1"
-    port: Annotated[int, env("TAJO_INGEST_PORT", "port on which webhooks are heard")] = 8080
+    port: Annotated[int, PORT, env("TAJO_INGEST_PORT", "port on which webhooks are heard")] = 8080
 
     def judge(self, config: Config) -> Judge:
         """What the judgement needs to know."""

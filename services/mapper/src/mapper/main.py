@@ -103,15 +103,16 @@ def create_app(settings: Settings, config: Config, login: Login) -> AsgiFastStre
 
 
 def main() -> None:
-    """Run until SIGTERM.  Exit code 78: the settings or the connector file cannot be used."""
+    """Run until SIGTERM.  Exit code 78: the settings or the connector file cannot be used, or the port is in use."""
     try:
         settings = load_settings(Settings, os.environ)
         config = load(settings.config)
         otel = load_settings(Otel, os.environ)
         login = login_as("mapper", settings.nats_url, os.environ)
+        listening = service.listen("TAJO_MAPPER_PORT", settings.host, settings.port)
     except (SettingsError, ConfigError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
         sys.exit(os.EX_CONFIG)
     log.set_up("mapper", level="verbose" if config.flex.debug else config.flex.log_level)
     spans.set_up("mapper", otel)
-    service.serve(create_app(settings, config, login), host=settings.host, port=settings.port)
+    service.serve(create_app(settings, config, login), listening)

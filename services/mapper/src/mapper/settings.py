@@ -5,7 +5,7 @@ from typing import Annotated
 
 from msgspec import Struct
 
-from shared.settings import ConfigPath, DataDir, NatsUrl, env
+from shared.settings import PORT, ConfigPath, DataDir, NatsUrl, env
 
 
 class Settings(Struct, frozen=True):
@@ -15,4 +15,4 @@ class Settings(Struct, frozen=True):
     config: ConfigPath = Path("config/tajo.yaml")
     data_dir: DataDir = Path(".tajo/data")
     host: Annotated[str, env("TAJO_MAPPER_HOST", "address of the mapper's health and metrics")] = "127.0.0.1"
-    port: Annotated[int, env("TAJO_MAPPER_PORT", "port of the mapper's health and metrics")] = 8081
+    port: Annotated[int, PORT, env("TAJO_MAPPER_PORT", "port of the mapper's health and metrics")] = 8081

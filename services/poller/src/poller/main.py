@@ -84,7 +84,7 @@ def credentials_of(settings: Settings, config: Config) -> tuple[list[Credentials
 
 
 def main() -> None:
-    """Run until SIGTERM.  Exit code 78: the settings or the connector file cannot be used."""
+    """Run until SIGTERM.  Exit code 78: the settings or the connector file cannot be used, or the port is in use."""
     try:
         settings = load_settings(Settings, environment(os.environ))
         config = settings.over(load(settings.config))
@@ -92,9 +92,10 @@ def main() -> None:
         login = login_as("poller", settings.nats_url, os.environ)
         for product, url in settings.urls.items():
             secure_url(f"TAJO_TWILIO_{product.upper()}_URL", url, allow_http=settings.allow_http)
+        listening = service.listen("TAJO_POLLER_PORT", settings.host, settings.port)
     except (SettingsError, ConfigError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
         sys.exit(os.EX_CONFIG)
     set_up("poller", level="verbose" if config.flex.debug else config.flex.log_level)
     spans.set_up("poller", otel)
-    service.serve(create_app(settings, config, login), host=settings.host, port=settings.port)
+    service.serve(create_app(settings, config, login), listening)

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from poller.endpoints import Product
 from poller.twilio import URLS
 from shared.config import Config
-from shared.settings import AllowHttp, ConfigPath, DataDir, NatsUrl, env
+from shared.settings import PORT, AllowHttp, ConfigPath, DataDir, NatsUrl, env
 
 
 class Settings(Struct, frozen=True):
@@ -41,7 +41,7 @@ class Settings(Struct, frozen=True):
     config: ConfigPath = Path("config/tajo.yaml")
     data_dir: DataDir = Path(".tajo/data")
     host: Annotated[str, env("TAJO_POLLER_HOST", "address of the poller's health and metrics")] = "127.0.0.1"
-    port: Annotated[int, env("TAJO_POLLER_PORT", "port of the poller's health and metrics")] = 8083
+    port: Annotated[int, PORT, env("TAJO_POLLER_PORT", "port of the poller's health and metrics")] = 8083
 
     def over(self, config: Config) -> Config:
         """The connector file, with the account and the flow that the environment names."""
