@@ -1,5 +1,6 @@
 """The connector file: what is accepted, and where and how a mistake is named."""
 
+import itertools
 import json
 import subprocess
 import sys
@@ -45,8 +46,41 @@ def test_the_mappings_are_accepted_inside_the_connector_and_mean_the_same():
     assert parse(inside).hash == parse(SHIPPED).hash
 
 
-def test_an_empty_file_is_a_connector_that_tells_nothing():
-    assert parse("").rules == {}
+def test_a_connector_that_maps_nothing_tells_nothing_and_a_file_that_was_cut_off_is_none(tmp_path):
+    (tmp_path / "tajo.yaml").write_text("\n")
+
+    assert parse("connectors: {}").rules == {}
+    with pytest.raises(ConfigError, match="is empty"):
+        load(tmp_path / "tajo.yaml")
+
+
+LAUGHS = "a: &a [x]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 10)}]\n"
+    for before, name in itertools.pairwise("abcdefghij")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: " + "[" * 1500, "is nested too deeply"),
+        (LAUGHS, "has more than 50,000 values"),
+        ("# " + "x" * 1024**2, "has more than 1,048,576 bytes"),
+        ("[]", "Expected `object`, got `array`"),
+        ("tajo", "Expected `object`, got `str`"),
+    ],
+    ids=["deep", "aliases", "long", "list", "text"],
+)
+def test_what_no_connector_file_is_like_is_refused(text, said):
+    assert problems(text) == [f"line 1, column 1: {said}"]
+
+
+@pytest.mark.parametrize("name", ["bad name!", "x" * 256, "ends\n", ""])
+@pytest.mark.parametrize("long", [False, True])
+def test_an_event_name_brevo_does_not_take_is_a_mistake_however_the_rule_is_written(name, long):
+    rule = {"name": name} if long else name
+
+    assert len(problems(json.dumps({"event_mapping": {"survey.completed": rule}}))) == 1
 
 
 @pytest.mark.parametrize(

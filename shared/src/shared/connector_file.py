@@ -1,6 +1,7 @@
 """Reading the connector file: every mistake is named with its line and column, and what to write instead.  Pure, but for `load`."""
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterator
 from io import StringIO
@@ -37,7 +38,12 @@ _WORDS = {
     "channels": get_args(Channel),
 }
 PROBLEMS_MAX = 50  # that are told at once
+BYTES_MAX = 1024**2  # of the file; ours has 4 KB, and each field and rule some 100 bytes
+NODES_MAX = (
+    50_000  # values, aliases followed: ten references to ten references, and so on, are no end of them
+)
 _PATH = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*")
+_EVENT_NAME = re.compile(r"[A-Za-z0-9_-]{1,255}")
 
 
 class Problem(Struct, frozen=True):
@@ -62,34 +68,50 @@ class ConfigError(Exception):
 def load(path: Path) -> Config:
     """Read and check the file.  Raises ConfigError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open("rb") as file:
+            text = file.read(BYTES_MAX + 1).decode()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "it is not UTF-8"
         raise ConfigError(str(path), [Problem(1, 1, f"cannot be read: {reason}")]) from error
+    if not text.strip():
+        raise ConfigError(str(path), [Problem(1, 1, "is empty; docs/mapping.md says what it may hold")])
     return parse(text, str(path))
 
 
 def parse(text: str, path: str = "config") -> Config:
     """The configuration a text holds.  Pure; raises ConfigError."""
+    if len(text) > BYTES_MAX:
+        raise ConfigError(path, [Problem(1, 1, f"has more than {BYTES_MAX:,} bytes")])
     try:
-        tree = YAML().load(StringIO(text)) or {}
+        tree = YAML().load(StringIO(text))
+        plain = _plain({} if tree is None else tree, itertools.count(1))
+    except (RecursionError, _TooMuchError) as error:
+        what = (
+            "is nested too deeply"
+            if isinstance(error, RecursionError)
+            else f"has more than {NODES_MAX:,} values"
+        )
+        raise ConfigError(path, [Problem(1, 1, what)]) from error
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         raise ConfigError(
             path, [Problem(line, column, f"not YAML: {error.problem or error.context}")]
         ) from error
-    config, problems = _converted(tree)
+    config, problems = _converted(tree, plain)
     problems += [_problem(tree, steps, what) for steps, what in _mistakes(config)]
     if problems:
         raise ConfigError(path, sorted(problems, key=lambda problem: (problem.line, problem.column)))
     return config
 
 
-def _converted(tree: Any) -> tuple[Config, list[Problem]]:
+class _TooMuchError(Exception):
+    """More than NODES_MAX values."""
+
+
+def _converted(tree: Any, rest: Any) -> tuple[Config, list[Problem]]:
     """The configuration without what is not well formed, and each of that."""
     problems: list[Problem] = []
-    rest = _plain(tree)
     for _ in range(PROBLEMS_MAX):
         try:
             return msgspec.convert(rest, Config), problems
@@ -106,12 +128,14 @@ def _converted(tree: Any) -> tuple[Config, list[Problem]]:
     return Config(), problems
 
 
-def _plain(node: Any) -> Any:
-    """The tree without what ruamel notes in it: msgspec takes no float of another class."""
+def _plain(node: Any, count: Iterator[int]) -> Any:
+    """The tree without what ruamel notes in it: msgspec takes no float of another class.  Raises _TooMuchError."""
+    if next(count) > NODES_MAX:
+        raise _TooMuchError
     if hasattr(node, "items"):
-        return {key: _plain(value) for key, value in node.items()}
+        return {key: _plain(value, count) for key, value in node.items()}
     if isinstance(node, list):
-        return [_plain(item) for item in node]
+        return [_plain(item, count) for item in node]
     return float(node) if isinstance(node, float) else node
 
 
@@ -192,6 +216,11 @@ def _event_mistakes(rules: dict[str, Rule]) -> Iterator[tuple[str, str]]:
             yield type_, f"{type_} happens to no customer, so there is no contact to tell it of"
         elif type_ not in EVENT_TYPES:
             yield type_, f"no event is called {type_!r}; {_nearest(type_)}"
+        if not _EVENT_NAME.fullmatch(rule.name):
+            yield (
+                type_,
+                f"{rule.name[:80]!r} is no event name at Brevo: letters, digits, - and _, at most 255",
+            )
         for source in (*rule.properties.values(), *rule.when):
             if not _PATH.fullmatch(source):
                 yield type_, f"{source!r} is neither a property nor a path such as customers.tier"
