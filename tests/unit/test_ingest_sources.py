@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from ingest.sources import EVENT_BYTES_MAX, ROUTES, Request, read
+from shared.event import to_message
 
 DATA = Path(__file__).parent.parent / "data/twilio"
 ACCOUNT = "ACe9befa5ddf22dfdc0075c08cf16815aa"
@@ -143,6 +144,7 @@ def test_a_survey_is_named_by_its_id_or_by_whom_it_is_about(body, id_, subject):
         b'{"score": 101, "task_sid": "WT1"}',
         b'{"score": true, "task_sid": "WT1"}',
         b'{"score": "nan", "task_sid": "WT1"}',
+        b'{"score": 5, "task_sid": "who@secret.example", "phone": "anonymous"}',
     ],
 )
 def test_a_survey_without_score_or_subject_is_unreadable(body):
@@ -221,6 +223,16 @@ def test_what_people_wrote_is_not_kept_in_what_cannot_be_read_either():
 
     assert len(letters) == 2
     assert not any(b"secret" in letter.body for letter in letters)
+
+
+def test_one_person_s_survey_is_one_however_the_mail_or_phone_is_written_and_their_name_is_in_no_header():
+    def heard(**fields: str):
+        body = json.dumps({"score": 5, "time": "2026-11-20T10:00:00Z", **fields}).encode()
+        return read(request("/webhooks/survey", body)).events[0]
+
+    assert heard(email="a@b.example").id == heard(email=" A@B.Example ", task_sid="a@b.example").id
+    assert heard(phone="+12025550101").id == heard(phone="+1 (202) 555-0101").id
+    assert "b.example" not in str(to_message(heard(task_sid="a@b.example", email="a@b.example"), "").headers)
 
 
 def test_a_person_may_be_asked_again_another_day():

@@ -36,6 +36,7 @@ _EVENT_SID = re.compile(r"EV[0-9a-f]{32}")
 _ACCOUNT_SID = re.compile(r"AC[0-9a-f]{32}")
 _BODY_IN_FORM = re.compile(r"((?:^|[&?])(?:Body|MessageBody|MessageSubject)=)[^&]+")
 _TYPE = re.compile(r"[a-z][a-z0-9.-]{0,99}")
+_NAME = re.compile(r"[\w.:/-]{1,64}", re.ASCII)  # a sid, or what a project has in its place; never a mail
 
 
 class Request(Struct, frozen=True):
@@ -230,16 +231,12 @@ def _survey(request: Request) -> Read:
     if not in_range:
         raise _Bad("no score from 0 to 100")
     names = ("task_sid", "TaskSid", "conversation_sid", "ConversationSid", "call_sid", "CallSid")
-    subject = next((sid for name in names if (sid := _text(fields, name))), "")
+    subject = next((sid for name in names if _NAME.fullmatch(sid := _text(fields, name))), "")
     time_ms = _iso_ms(fields.get("time")) or request.heard_ms
-    subject = subject or next(
-        (
-            digest(f"{who} {time_ms // DAY_MS}".encode())
-            for name in ("email", "phone")
-            if (who := _text(fields, name))
-        ),
-        "",
-    )
+    # One person, however the mail or phone is written.
+    email, phone = _text(fields, "email").lower(), re.sub(r"\D", "", _text(fields, "phone"))
+    if not subject and (who := email or phone):
+        subject = digest(f"{who} {time_ms // DAY_MS}".encode())
     if not subject:
         raise _Bad("a survey of nobody: give task_sid, conversation_sid, call_sid, email or phone")
     event = _event(
