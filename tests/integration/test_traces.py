@@ -174,6 +174,7 @@ async def test_each_task_of_the_day_is_one_connected_trace_and_nothing_names_a_c
         nats_url, task_sid = tajo.environment["TAJO_NATS_URL"], sid("WT", "tom calls")
         shown = await find(nats_url, task_sid, hours=24, jaeger_url="http://jaeger:16686/")
         one_event = await find(nats_url, shown.events[0].id, hours=24)
+        surveyed = await find(nats_url, sid("WT", "maria calls"), hours=24)  # by its call
         log = await asyncio.to_thread(tajo.end)
     by_id, services = check_whole(collector.spans), service_of(collector)
     ways, kinds = defaultdict(set), Counter()
@@ -228,6 +229,9 @@ async def test_each_task_of_the_day_is_one_connected_trace_and_nothing_names_a_c
         f"http://jaeger:16686/trace/{one.id}" for one in shown.traces
     }
     assert [raw.where for raw in one_event.events] == [shown.events[0].where]
+    assert {"CSAT_SUBMITTED"} <= {command.name for command in surveyed.commands}
+    assert {command.hops[0].what for command in surveyed.commands} == {"heard"}
+    assert "survey.survey.completed" in {raw.type for raw in surveyed.events}
 
     lines = [json.loads(line) for line in log.decode().splitlines() if line.startswith("{")]
     calls = [line for line in lines if line["event"] in ("brevo_call", "twilio_call")]

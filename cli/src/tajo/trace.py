@@ -112,6 +112,15 @@ async def find(url: str, id_: str, *, hours: float, jaeger_url: str = "") -> Fou
         traces = {one.trace_id for one in said} - {""}
         if not whole and traces:
             raws = [one for one in raws if one.trace_id in traces] or raws
+        if whole and (others := traces - heard):  # caused by what names it otherwise: a survey of its call
+            causes = await reader.read(
+                TWILIO,
+                lambda one: one.trace_id in others,
+                since_ms=first - AROUND_MS,
+                until_ms=max(one.at_ms for one in said),
+                headers_only=True,
+            )
+            raws = sorted([*raws, *causes], key=lambda one: one.sequence)
         receipts = await reader.read(
             RECEIPTS,
             lambda one: bool(path.closes(receipt.from_body(one.body), id_, ids)),
@@ -189,7 +198,7 @@ def _print(one: Found) -> None:
             highlight=False,
         )
     for command in one.commands:
-        name = f" {command.name}" if command.name else ""
+        name = f" {command.name or command.kind}"
         out.print(
             f"\n[bold]{escape(command.id)}[/bold]{name}: {command.verdict}", soft_wrap=True, highlight=False
         )
@@ -205,9 +214,11 @@ def _print(one: Found) -> None:
         )
     out.print()
     for seen in one.traces:
-        out.print(
-            f"trace {seen.id}  {seen.url or ('recorded' if seen.recorded else 'not recorded')}",
-            soft_wrap=True, highlight=False,
-        )  # fmt: skip
+        if seen.recorded:
+            out.print(f"trace {seen.id}  {seen.url or 'recorded'}", soft_wrap=True, highlight=False)
+    unrecorded = [seen.id for seen in one.traces if not seen.recorded]
+    if unrecorded:
+        which = f"trace {unrecorded[0]}" if len(unrecorded) == 1 else f"{len(unrecorded)} traces"
+        out.print(f"{which}  not recorded", soft_wrap=True, highlight=False)
     if not one.complete:
         out.print(f"not all was read: more than {READ_MAX:,} messages in one stream")
