@@ -199,7 +199,9 @@ def test_a_broker_that_is_away_is_69_in_words_and_in_json(nats_server):
     words, value = tajo(url=url), tajo("--json", url=url)
 
     assert (words.returncode, value.returncode) == (69, 69)
-    assert words.stderr.startswith("no broker of ours at 127.0.0.1: NoServersError\n")
+    assert words.stderr.startswith(
+        f"no broker of ours at {nats_server.url.removeprefix('nats://')}: NoServersError\n"
+    )
     assert "is it running" in words.stderr
     error = json.loads(value.stderr)["error"]
     assert error.keys() == {"code", "what", "remedy"}

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
-from urllib.parse import urlsplit
 
 import msgspec
 import nats.errors
@@ -20,7 +19,7 @@ from rich.console import Console
 from shared.connector_file import ConfigError
 from shared.publish import NotPublishedError
 from shared.settings import SettingsError
-from tajo.broker import DeniedError
+from tajo.broker import DeniedError, address
 
 FAILED = 1
 UNAVAILABLE = os.EX_UNAVAILABLE  # 69
@@ -62,9 +61,14 @@ def reaching(nats_url: str, *, as_json: bool) -> Iterator[None]:
     except DeniedError as error:
         raise failure(str(error), error.remedy, code=UNAVAILABLE, as_json=as_json) from error
     except (NotPublishedError, nats.errors.Error, OSError) as error:
-        where = urlsplit(nats_url).hostname or "that address"  # never what stands before the @
+        try:
+            host, port = address(nats_url)
+        except ValueError as wrong:
+            raise failure(
+                "TAJO_NATS_URL has no port number", "write nats://host:port", code=UNUSABLE, as_json=as_json
+            ) from wrong
         raise failure(
-            f"no broker of ours at {where}: {type(error).__name__}",
+            f"no broker of ours at {host}:{port}: {type(error).__name__}",
             "is it running, is TAJO_NATS_URL right, and was `tajo bootstrap` done?",
             code=UNAVAILABLE,
             as_json=as_json,
