@@ -14,6 +14,7 @@ from rich.table import Table
 
 from shared import dead
 from shared.dead import Letter
+from shared.event import rfc3339
 from shared.publish import publish
 from shared.topology import DEAD
 from tajo.broker import connected, run
@@ -80,19 +81,21 @@ def ls(
     letters = chosen(_run(nats_url, _all, as_json=as_json), (), cause=cause, who=who)
     if as_json:
         show_json([_plain(one) for one in letters] if each else groups(letters))
-    elif each:
+        return
+    if each:
         table = Table("sequence", "written", "who", "where", "tries", "why")
         for one in letters:
             table.add_row(str(one.sequence), one.written, one.who, one.where, str(one.tries), escape(one.why))
-        out.print(table)
+        if letters:
+            out.print(table)
     else:
         for group in groups(letters):
+            when = group.first if group.first == group.last else f"{group.first} to {group.last}"
             out.print(
-                f"{group.count:>6} × {escape(group.why)}   [dim]{group.who}, {group.first} to {group.last},"  # noqa: RUF001
-                f" the first is {group.sequence}[/dim]",
+                f"{group.count:>6} × {escape(group.why)}   [dim]{group.who}, {when}, the first is {group.sequence}[/dim]",  # noqa: RUF001
                 soft_wrap=True, highlight=False,
             )  # fmt: skip
-        out.print(f"{len(letters)} dead letters", highlight=False)
+    out.print(f"{len(letters)} dead letter{'' if len(letters) == 1 else 's'}", highlight=False)
 
 
 @app.command()
@@ -193,7 +196,7 @@ async def _all(connection: Client) -> list[Letter]:
         except nats.js.errors.NotFoundError:
             break
         sequence = message.seq or last
-        written = message.time.isoformat(timespec="seconds") if message.time else ""
+        written = rfc3339(round(message.time.timestamp() * 1000)) if message.time else ""
         headers, body = message.headers or {}, message.data or b""
         letters.append(dead.from_message(sequence=sequence, written=written, headers=headers, body=body))
     return letters

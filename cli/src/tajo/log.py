@@ -75,7 +75,7 @@ def ls(
         table.add_row(
             str(one.sequence), one.time, escape(one.type), escape(one.subject), escape(one.source), f"{one.bytes:,}"
         )  # fmt: skip
-    out.print(table)
+    out.print(table if shown else "the log holds nothing of that")
 
 
 @app.command()

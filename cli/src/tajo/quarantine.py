@@ -54,7 +54,8 @@ def ls(
     table = Table("received", "route", "method", "bytes", Column("sids", overflow="fold"))
     for one in shown:
         table.add_row(one.received, one.route, one.method, str(one.bytes), " ".join(one.sids))
-    out.print(table)
+    if shown:
+        out.print(table)
     out.print(f"{len(requests)} in quarantine")
 
 

@@ -80,12 +80,15 @@ def verify(
             table.add_column(title, justify="right")
         for day, n in sorted(found.items()):
             table.add_row(day, f"{n.known:,}", f"{n.told:,}", f"{n.found:,}", f"{n.fetched:,}")
-        out.print(table)
+        if found:
+            out.print(table)
         known, fetched = sum(n.known for n in found.values()), sum(n.fetched for n in found.values())
         if ended[0].count.unreadable:
             out.print(
                 f"[red]{ended[0].count.unreadable:,} of Twilio's events cannot be read:[/red] `tajo dlq ls`"
             )
+        elif ended[0].state == "done" and not found:
+            out.print("Twilio knows of no task in that time.")
         elif ended[0].state == "done":
             out.print(
                 f"All {known:,} tasks that Twilio knows are in the log; {fetched:,} of them since just now."
