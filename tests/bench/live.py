@@ -107,14 +107,15 @@ def measure(*, quick: bool) -> Found:
         found=f"{one.per_s:,.0f} raw events/s, {one.cpu_s / events * 1e6:.0f} µs of CPU each",
         target="≥ 5,000/s",
         ceiling=f"nats-py, consume and publish: {events / raw_s:,.0f}/s, {raw_cpu_s / events * 1e6:.0f} µs of CPU",
-        ratio=raw_cpu_s / one.cpu_s,  # the broker has a core of its own, so CPU is what bounds both
+        ratio=raw_s / one.seconds,  # of the rates, as everywhere: waiting for the broker is a part of both
         least=0.5,
         met=one.per_s >= 5000,
     )
     numbers = {
         "mapper.per_s": one.per_s,
         "mapper.cpu_us": one.cpu_s / events * 1e6,
-        "mapper.ratio": raw_cpu_s / one.cpu_s,
+        "mapper.ratio": raw_s / one.seconds,
+        "mapper.cpu_ratio": raw_cpu_s / one.cpu_s,
         "mapper.peak_mb": one.peak_mb,
     }
     return Found(figures=[figure], numbers=numbers)
