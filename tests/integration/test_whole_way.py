@@ -28,6 +28,7 @@ FAST = Limits(
     contacts_per_s=1000, contacts_per_h=None, events_per_s=1000, events_per_h=None, other_per_h=None
 )
 SPEC = YAML(typ="safe").load(Path(__file__).parent.parent / "data/brevo/openapi-subset.yaml")
+CALLS = "tajo_brevo_sink_calls_total"
 
 
 class Recording(BrevoSandbox):
@@ -81,6 +82,8 @@ def scraped(tajo) -> Counter:
         for metric in text_string_to_metric_families(httpx.get(f"{url}/metrics").text):
             for sample in metric.samples:
                 found[sample.name] += sample.value
+                if sample.name == CALLS and not sample.labels["status"].isdigit():
+                    found["unanswered"] += sample.value
     return found
 
 
@@ -102,7 +105,9 @@ def check_metrics(said: Counter, brevo: Recording, *, webhooks: int, stored: int
     assert said["tajo_ingest_events_total"] >= stored
     assert said["tajo_mapper_raw_events_total"] == said["tajo_mapper_sequence"] == stored
     assert said["tajo_mapper_batch_seconds_count"] > 0
-    assert said["tajo_brevo_sink_calls_total"] == len(brevo.bodies)
+    # Of a call that was not answered, as when a connection ends just then, nobody knows whether Brevo was asked.
+    assert said[CALLS] - said["unanswered"] <= len(brevo.bodies) <= said[CALLS]
+    assert said["unanswered"] < 5
     assert said["tajo_brevo_sink_latency_seconds_count"] == 0  # it is all history: nobody waits for it
     assert said["tajo_brevo_sink_calls_max"] > 0
     assert said["tajo_brevo_sink_in_doubt"] == said["tajo_brevo_sink_paused"] == 0
