@@ -7,7 +7,6 @@ import ssl
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
 
 import nats
 import nats.errors
@@ -56,12 +55,6 @@ def run(work: Coroutine[Any, Any, T]) -> T:
     if asked:
         raise KeyboardInterrupt
     return result
-
-
-def address(url: str) -> tuple[str, int]:
-    """Host and port of a broker, of a cluster's first; never what stands before the @.  Raises ValueError."""
-    first = urlsplit(url.partition(",")[0])
-    return first.hostname or "127.0.0.1", first.port or 4222
 
 
 class DeniedError(nats.errors.Error):

@@ -1,13 +1,20 @@
-"""The embedded broker: nats-server from the wheel, with our own configuration, as a child."""
+"""Where a broker is; and the embedded one: nats-server from the wheel, with our own configuration, as a child."""
 
 import shutil
 import socket
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 
 class NoNatsServerError(Exception):
     """There is no nats-server to start; the message says what to do."""
+
+
+def address(url: str) -> tuple[str, int]:
+    """Host and port of a broker, of a cluster's first; never what stands before the @.  Raises ValueError."""
+    first = urlsplit(url.partition(",")[0])
+    return first.hostname or "127.0.0.1", first.port or 4222
 
 
 def binary() -> Path:

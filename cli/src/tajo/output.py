@@ -19,7 +19,8 @@ from rich.console import Console
 from shared.connector_file import ConfigError
 from shared.publish import NotPublishedError
 from shared.settings import SettingsError
-from tajo.broker import DeniedError, address
+from tajo.broker import DeniedError
+from tajo.nats_server import address
 
 FAILED = 1
 UNAVAILABLE = os.EX_UNAVAILABLE  # 69

@@ -198,9 +198,9 @@ def _print(one: Found) -> None:
             highlight=False,
         )
     for command in one.commands:
-        name = f" {command.name or command.kind}"
+        name = command.name or command.kind
         out.print(
-            f"\n[bold]{escape(command.id)}[/bold]{name}: {command.verdict}", soft_wrap=True, highlight=False
+            f"\n[bold]{escape(command.id)}[/bold] {name}: {command.verdict}", soft_wrap=True, highlight=False
         )
         for hop in command.hops:
             why = f"  {hop.why}" if hop.why else ""

@@ -12,7 +12,6 @@ import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from tajo import nats_server
 from tajo.supervise import Child, keep, stop
@@ -145,9 +144,8 @@ def port_variable(service: str) -> str:
 
 def _address(url: str) -> tuple[str, int]:
     """Host and port of the broker.  Raises CannotStartError."""
-    first = urlsplit(url.partition(",")[0])  # of a cluster's
     try:
-        return first.hostname or "127.0.0.1", first.port or 4222
+        return nats_server.address(url)
     except ValueError as error:
         raise CannotStartError("TAJO_NATS_URL has no port number; write nats://host:port") from error
 
