@@ -6,7 +6,8 @@ from pathlib import Path
 _SHARED = (
     "deploy/nats/nats.conf",
     *(f"shared/src/shared/{name}.py" for name in (
-        "bus", "command", "event", "headers", "message", "past", "protocol", "publish", "pull", "redact", "topology", "trace",
+        "bus", "command", "event", "headers", "message", "past", "protocol", "publish", "pull", "redact", "spans", "topology",
+        "trace",
     )),
 )  # fmt: skip
 _INGEST = tuple(
@@ -15,8 +16,8 @@ _INGEST = tuple(
 )
 _MAPPER = tuple(
     f"services/mapper/src/mapper/{name}.py" for name in (
-        "attributes", "book", "customer", "fold", "heard", "identity", "interaction", "mapping", "rebuild", "said", "step",
-        "take",
+        "attributes", "book", "customer", "fold", "heard", "identity", "interaction", "made", "mapping", "readout", "rebuild",
+        "refold", "said", "step", "take",
     )
 )  # fmt: skip
 _SINK = tuple(

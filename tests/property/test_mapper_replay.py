@@ -18,12 +18,13 @@ from ingest.sources import read as ingested
 from mapper.book import Book
 from mapper.draft import Draft
 from mapper.heard import read
+from mapper.made import Made
 from mapper.plan import since
 from mapper.planning import Comparison, plan, write_expected
 from mapper.recognise import Said
 from mapper.step import ENDED, KEEP_MS, SURVEY, Policy, waiting_ids
 from mapper.story import tell
-from mapper.take import Made, look, take
+from mapper.take import look, take
 from sandbox.twilio import ACCOUNT_SID, interaction_webhook
 from shared import command, trace
 from shared.command import Command, ContactRelink, ContactUpsert, EventTrack

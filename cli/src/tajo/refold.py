@@ -14,20 +14,17 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from faststream.nats import NatsBroker
-from prometheus_client import CollectorRegistry
 
 from mapper.book import Book
-from mapper.mapping import NONE_YET, Mapping
-from mapper.metrics import Metrics
+from mapper.mapping import NONE_YET
+from mapper.refold import Refold
 from mapper.step import HOLD_MS, Policy
-from mapper.take import look
 from shared import bus, command, erasure
 from shared.command import ContactUpsert, EventTrack
 from shared.config import Config
 from shared.message import Message
 from shared.past import past
 from shared.topology import TWILIO
-from shared.trace import follow
 from tajo.rebuilt import ROWS_MAX, Rebuilt
 
 NAMED_BY = ("task_sid", "conversation_sid")  # properties of an event that say which interaction it is of
@@ -46,28 +43,18 @@ async def refold(
     book = Book(folder / "book.sqlite")
     try:
         policy = Policy.of(config)
-        mapping = Mapping(
-            book, bus.Publisher(source, may=lambda: False), policy, Metrics(CollectorRegistry())
-        )
-        mapping.tombstones = (await erasure.load(bus.connected(source))).tombstones()
-        on_look("log", mapping.sequence, to)
-        with mapping.unhurried():
-            async for messages in past(source, TWILIO.name, after=mapping.sequence, to=to):
-                mapping.refold(messages)
-                on_look("log", mapping.sequence, to)
-        _let_go(book, policy, now_ms=round(time.time() * 1000) + HOLD_MS)
+        folding = Refold(book, policy, (await erasure.load(bus.connected(source))).tombstones())
+        on_look("log", book.sequence, to)
+        with book.unhurried():
+            async for messages in past(source, TWILIO.name, after=book.sequence, to=to):
+                folding.hear(messages)
+                on_look("log", book.sequence, to)
+        folding.let_go(round(time.time() * 1000) + HOLD_MS)
         _move(book, rebuilt)
-        await mapping.retell()
+        await folding.retell()
         _move(book, rebuilt)
     finally:
         book.close()
-
-
-def _let_go(book: Book, policy: Policy, *, now_ms: int) -> None:
-    while book.is_due(now_ms):
-        with book:
-            made = look(book, policy, now_ms=now_ms)
-            book.put_out(command.to_message(one, follow(trace)) for one, trace in made.commands)
 
 
 def _move(book: Book, rebuilt: Rebuilt) -> None:

@@ -22,19 +22,16 @@ from faststream.nats import NatsBroker
 from msgspec import Struct
 from nats.aio.client import Client
 from nats.js.kv import KeyValue
-from prometheus_client import CollectorRegistry
 
 from mapper.book import Book
 from mapper.child import end_with_the_mapper
 from mapper.draft import Draft
-from mapper.mapping import Mapping
-from mapper.metrics import Metrics
 from mapper.planning import Comparison, plan, write_expected
 from mapper.rebuild import TRACKED, TRACKS
+from mapper.refold import Refold
 from mapper.selecting import SelectionError, selected
 from mapper.shelf import Shelf
 from mapper.step import Policy
-from mapper.take import look
 from shared import bus, command, erasure, log, receipt, replay
 from shared.command import EventTrack
 from shared.config import Config
@@ -70,8 +67,13 @@ class StoppedError(Exception):
 class Aside:
     """One errand."""
 
-    def __init__(self, errand: Errand, broker: NatsBroker, bucket: KeyValue, asked: Asked) -> None:
-        """Opens the draft.  Raises ConfigError."""
+    def __init__(
+        self, errand: Errand, broker: NatsBroker, bucket: KeyValue, asked: Asked, forgotten: Tombstones
+    ) -> None:
+        """Opens the draft.  Raises ConfigError.
+
+        Of whom was `forgotten` nothing of before is folded: it may have come again since, and is not erased yet.
+        """
         self._errand = errand
         self._broker = broker
         self._bucket = bucket
@@ -80,18 +82,7 @@ class Aside:
         config = parse(asked.mapping, "the mapping asked for")
         self._config, self._policy = config, Policy.of(config)
         self._draft = _draft(self._shelf.path(errand.id), config)
-        self._mapping = Mapping(
-            self._draft, bus.Publisher(broker), self._policy, Metrics(CollectorRegistry())
-        )
-
-    @property
-    def forgotten(self) -> Tombstones:
-        """Of whom nothing of before is folded: it may have come again since, and is not erased yet."""
-        return self._mapping.tombstones
-
-    @forgotten.setter
-    def forgotten(self, forgotten: Tombstones) -> None:
-        self._mapping.tombstones = forgotten
+        self._refold = Refold(self._draft, self._policy, forgotten)
 
     async def plan(self) -> None:
         """From the log to a plan."""
@@ -159,14 +150,14 @@ class Aside:
         heard_ms, told = self._asked.at_ms, 0.0
         with self._draft.unhurried():
             async for messages in past(self._broker, MAPPER.stream, after=self._draft.sequence, to=to):
-                self._mapping.refold(messages)
+                self._refold.hear(messages)
                 heard_ms = max(heard_ms, round(messages[-1].metadata.timestamp.timestamp() * 1000))
                 if time.monotonic() - told > TELL_S:
                     told = time.monotonic()
                     await self._tell(to)
         with self._draft:
             self._draft.sequence = to  # what is gone from the log is not waited for
-        let_go(self._draft, self._policy, now_ms=heard_ms)
+        self._refold.let_go(heard_ms)
         await self._tell(to)
 
     async def _tell(self, to: int) -> None:
@@ -233,14 +224,6 @@ async def write(bucket: KeyValue, id_: str, change: Callable[[Replay], None]) ->
             return
 
 
-def let_go(draft: Draft, policy: Policy, *, now_ms: int) -> None:
-    """Let go, in a draft, what has waited long enough."""
-    while draft.is_due(now_ms):
-        with draft:
-            made = look(draft, policy, now_ms=now_ms, contacts=False)
-            draft.put_out(command.to_message(one, trace) for one, trace in made.commands)
-
-
 def _draft(path: Path, config: Config) -> Draft:
     """The draft as it was left; a new one where it is another mapping's."""
     draft = Draft(path)
@@ -270,8 +253,8 @@ async def run(errand: Errand, login: Login) -> int:
         if now is None or now.ended:
             return os.EX_NOUSER
         try:
-            aside = Aside(errand, broker, bucket, now.asked)
-            aside.forgotten = (await erasure.load(connection)).tombstones()
+            forgotten = (await erasure.load(connection)).tombstones()
+            aside = Aside(errand, broker, bucket, now.asked, forgotten)
             try:
                 if not errand.apply:
                     await aside.plan()

@@ -14,8 +14,9 @@ from mapper.draft import DRAFTED
 from mapper.fold import Page
 from mapper.identity import BESIDE_MAX, Known, customer_id, is_phone, note
 from mapper.interaction import Interaction
+from mapper.made import Made
 from mapper.step import Policy
-from mapper.take import Made, close
+from mapper.take import close
 from shared.tombstone import entity
 
 Has = Callable[[str], bool]

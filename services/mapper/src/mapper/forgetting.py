@@ -25,9 +25,9 @@ from nats.aio.client import Client
 
 from mapper import erase, search
 from mapper.drop import drop_aside
+from mapper.made import Made
 from mapper.mapping import Mapping
 from mapper.shelf import Shelf
-from mapper.take import Made
 from shared import bus, erasure
 from shared.command import ContactDelete
 from shared.erasure import Count, Done, Erasure, Erasures

@@ -13,7 +13,6 @@ ledger when that is too old.  Events that come again after 1 change nothing, bec
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AbstractContextManager
 
 import nats.errors
 import nats.js.errors
@@ -22,28 +21,25 @@ from nats.aio.msg import Msg
 
 from mapper.book import Book
 from mapper.heard import Heard, UnreadableError
+from mapper.made import PAST_MS, Made
 from mapper.metrics import Metrics
-from mapper.readout import ForgottenError, Readout, heard_in, read_out, stored_ms
+from mapper.readout import ForgottenError, Readout, heard_in, stored_ms
 from mapper.said import said
 from mapper.step import Policy
-from mapper.take import Made, look, retell, take
+from mapper.take import look, take
 from shared import command, dead, receipt, span, spans
 from shared.bus import Publisher
 from shared.config import Config
-from shared.event import epoch_ms
 from shared.message import Message
 from shared.publish import ATOMIC_MAX, NotPublishedError
 from shared.receipt import Receipt
 from shared.tombstone import Tombstones
 from shared.topology import BREVO, MAPPER
-from shared.trace import TRACEPARENT, because, follow
+from shared.trace import follow
 
 BRING_S = 0.05  # between two bits of a backlog: what happens now has its turn
 LOOK_S = 0.5  # how often what waits is looked at again
 NONE_YET = -(2**62)
-PAST_MS = (
-    3600 * 1000
-)  # what happened longer ago is history that is read, or read again, and may wait at Brevo
 RETRY_S = 0.5  # between tries to publish while the broker is away
 
 log = structlog.get_logger()
@@ -167,45 +163,16 @@ class Mapping:
         """The last TWILIO sequence in the book."""
         return self._book.sequence
 
-    def unhurried(self) -> AbstractContextManager[None]:
-        """Within it, what a machine that dies takes along is folded again from the log."""
-        return self._book.unhurried()
-
     def alone(self) -> asyncio.Lock:
         """Held by who changes the book outside of hearing."""
         return self._turn
 
-    def refold(self, messages: Sequence[Msg]) -> None:
-        """Fold again what was acked long ago: events go to the outbox, and nothing is published."""
-        self.take_in(read_out(messages, self._policy.reading, self.tombstones))
-
-    def take_in(self, batch: Readout) -> None:
-        """The same, of what was read already."""
-        count = batch.customers + batch.others + batch.unreadable + len(batch.forgotten)
-        with spans.Again(span.REFOLD, stream=MAPPER.stream, count=count) as again, self._book:
-            events = [(heard, again.follow({TRACEPARENT: cause})) for heard, cause in batch.events]
-            made = take(
-                self._book, events, self._policy,
-                now_ms=batch.stored_ms, sequence=batch.sequence, contacts=False,
-            )  # fmt: skip
-            self._book.put_out(self._said(made, past=True))
-            self._book.retelling = True
+    def heard_again(self, batch: Readout) -> None:
+        """Count what was folded again; what came of somebody who was forgotten is erased with the next batch."""
         self._unwanted += batch.forgotten
         self._metrics.forgotten.inc(len(batch.forgotten))
         self._count(batch.customers, batch.others, batch.unreadable)
         self._metrics.sequence.set(batch.sequence)
-
-    async def retell(self) -> None:
-        """Put the contacts that `refold` left out ahead of everything in the outbox."""
-        self._book.published(self._published)
-        self._published = NONE_YET
-        after = ""
-        while self._book.retelling:
-            with spans.Again(span.RETELL) as again, self._book:
-                made, after = retell(self._book, self._policy, after=after)
-                self._book.put_out((_message(one, again.own, past=True) for one in made), first=True)
-                self._book.retelling = bool(after)
-            await asyncio.sleep(0)  # health is asked meanwhile
 
     def forget(self, take_out: Callable[[], Made], commands: Sequence[command.Command]) -> None:
         """Take somebody out of the book, and say these commands before what follows: one transaction.
@@ -287,20 +254,12 @@ class Mapping:
             with self._book:
                 self._put_out(look(self._book, self._policy, now_ms=self._now_ms()), [])
 
-    def _said(self, made: Made, *, past: bool, stored_ms: int = 0) -> list[Message]:
-        """The commands as messages; those of the past may wait for those of now."""
-        now_ms = self._now_ms()
-        return [
-            _message(one, cause, past=is_past(one, now_ms=now_ms, heard_past=past), stored_ms=stored_ms)
-            for one, cause in made.commands
-        ]
-
     def _put_out(self, made: Made, letters: list[Message], *, past: bool = False, stored_ms: int = 0) -> None:
         self._book.published(self._published)
         self._book.backlog.hurry(one.ext_id for one, _ in made.commands)
         if self._watched is not None:
             self._watched += [one for one, _ in made.commands]
-        out = self._said(made, past=past, stored_ms=stored_ms)
+        out = made.messages(now_ms=self._now_ms(), heard_past=past, stored_ms=stored_ms)
         self._book.put_out([*out, *letters, *(_given_up(id_) for id_ in made.nobody)])
         for one, _ in made.commands:
             self._metrics.commands.labels(command.kind(one)).inc()
@@ -328,23 +287,6 @@ class Mapping:
 
     def _now_ms(self) -> int:
         return round(self._now() * 1000)
-
-
-def is_past(one: command.Command, *, now_ms: int, heard_past: bool) -> bool:
-    """Whether a command may wait for those of what happens now: an event by its own time, else what was heard."""
-    match one:
-        case command.EventTrack():
-            return epoch_ms(one.time) < now_ms - PAST_MS
-        case command.ContactUpsert():
-            return heard_past
-        case _:  # what is done to a contact alone keeps its place before what is said after it
-            return False
-
-
-def _message(one: command.Command, cause: str, *, past: bool, stored_ms: int = 0) -> Message:
-    message = command.to_message(one, follow(cause), past=past, stored_ms=stored_ms)
-    message.headers.update(because(cause))
-    return message
 
 
 def _about(message: Message) -> span.Attributes:

@@ -11,8 +11,9 @@ from mapper.book import Book
 from mapper.explain import named
 from mapper.heard import Heard, UnreadableError, read
 from mapper.interaction import Interaction
+from mapper.made import Made
 from mapper.step import HOLD_MS, Policy
-from mapper.take import Made, look, take
+from mapper.take import look, take
 from shared.command import ContactRelink, ContactUpsert, EventTrack, Value
 from shared.event import RawEvent
 

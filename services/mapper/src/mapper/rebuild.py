@@ -20,6 +20,7 @@ from faststream.nats import NatsBroker
 from mapper.mapping import Mapping
 from mapper.readout import Readout
 from mapper.recognise import Said
+from mapper.refold import Refold
 from shared import command, receipt
 from shared.past import acked, ends, past
 from shared.topology import BREVO, MAPPER, RECEIPTS
@@ -45,12 +46,13 @@ async def rebuild(broker: NatsBroker, mapping: Mapping, beside: Beside) -> None:
         to = await acked(broker, MAPPER)
         first = mapping.sequence
         began = time.monotonic()
-        with mapping.unhurried():
-            await _refold(broker, mapping, to, beside)
+        refold = Refold(mapping.book, mapping.policy, mapping.tombstones)
+        with mapping.book.unhurried():
+            await _refold(broker, mapping, refold, to, beside)
             folded = time.monotonic()
             if mapping.book.retelling:  # also where somebody was killed since
                 await _recognise(broker, mapping)
-            await mapping.retell()
+            await refold.retell()
         if first < to:
             log.warning(
                 "book_rebuilt",
@@ -75,18 +77,19 @@ async def _recognise(broker: NatsBroker, mapping: Mapping) -> None:
         said.recognise()
 
 
-async def _refold(broker: NatsBroker, mapping: Mapping, to: int, beside: Beside) -> None:
+async def _refold(broker: NatsBroker, mapping: Mapping, refold: Refold, to: int, beside: Beside) -> None:
     first = mapping.sequence
     began = told = time.monotonic()
     if first < to:
         log.warning("rebuilding_book", at=first, to=to)
     if to - first < BESIDE_MIN:
         async for messages in past(broker, MAPPER.stream, after=first, to=to):
-            mapping.refold(messages)
+            mapping.heard_again(refold.hear(messages))
         return
     async with aclosing(beside(first, to)) as batches:
         async for batch in batches:
-            mapping.take_in(batch)
+            refold.take_in(batch)
+            mapping.heard_again(batch)
             mapping.stuck = f"rebuilding the book: {batch.sequence:,} of {to:,}"
             if (now := time.monotonic()) - told > TELL_S:
                 told = now

@@ -26,16 +26,15 @@ import structlog
 from faststream.nats import NatsBroker
 from nats.aio.client import Client
 from nats.js.kv import KeyValue
-from prometheus_client import CollectorRegistry
 
-from mapper.aside import Errand, StoppedError, let_go, write
+from mapper.aside import Errand, StoppedError, write
 from mapper.book import Book
 from mapper.draft import Draft
 from mapper.identity import PREFIX
 from mapper.mapping import Mapping
-from mapper.metrics import Metrics
 from mapper.plan import since
 from mapper.planning import Comparison
+from mapper.refold import Refold
 from mapper.shelf import IDS, Shelf
 from mapper.step import Policy
 from shared import bus, kv, replay
@@ -199,15 +198,16 @@ class Replays:
         id_, policy = one.asked.id, Policy.of(config)
         draft = Draft(self._shelf.path(id_))
         try:
-            heard_by = Mapping(draft, bus.Publisher(self._broker), policy, Metrics(CollectorRegistry()))
+            refold = Refold(draft, policy, self._mapping.tombstones)
             while self._mapping.sequence - draft.sequence > NEAR:
-                await self._take_in(draft, heard_by, self._mapping.sequence)
+                await self._take_in(draft, refold, self._mapping.sequence)
             async with self._mapping.alone():
                 held = time.monotonic()
                 if not self._shelf.path(id_).exists():  # somebody was forgotten meanwhile, and it with them
                     raise StoppedError
                 await self._mapping.say_all()
-                await self._take_in(draft, heard_by, self._mapping.sequence)
+                await self._take_in(draft, refold, self._mapping.sequence)
+                refold.let_go(max(one.asked.at_ms, round(time.time() * 1000)))
                 self._take_over(draft, policy, one)
                 self._shelf.put_in_force(id_)
                 self._mapping.swap(Book(self._shelf.in_force), policy)
@@ -215,14 +215,13 @@ class Replays:
         finally:
             draft.close()
 
-    async def _take_in(self, draft: Draft, heard_by: Mapping, to: int) -> None:
+    async def _take_in(self, draft: Draft, refold: Refold, to: int) -> None:
         async for messages in past(self._broker, MAPPER.stream, after=draft.sequence, to=to):
-            heard_by.refold(messages)
+            refold.hear(messages)
         with draft:
             draft.sequence = to
 
     def _take_over(self, draft: Draft, policy: Policy, one: Replay) -> None:
-        let_go(draft, policy, now_ms=max(one.asked.at_ms, round(time.time() * 1000)))
         names: set[str] = set()
         for made in self._mapping.watched:
             names |= {made.ext_id, made.was} if isinstance(made, ContactRelink) else {made.ext_id}

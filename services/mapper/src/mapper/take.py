@@ -5,21 +5,13 @@ The caller opens the transaction, and puts out what is returned in the same one.
 
 from collections.abc import Sequence
 
-from msgspec import Struct
-
 from mapper.book import Book
 from mapper.customer import learn
 from mapper.fold import Page, fold, settle, upserts
 from mapper.heard import Heard
+from mapper.made import Made
 from mapper.step import Policy
 from shared.command import Command
-
-
-class Made(Struct):
-    """What follows from a batch: commands, a contact before its events, each with the trace that caused it."""
-
-    commands: list[tuple[Command, str]]  # a contact's new name before the contact
-    nobody: list[str]  # ids of commands given up: no identity came
 
 
 def take(
