@@ -98,7 +98,6 @@ async def spool(url: str) -> Counter[str]:
     )  # fmt: skip
 
 
-@pytest.mark.timeout(600)
 async def test_the_leader_killed_under_load_loses_nothing_and_publishing_resumes(
     cluster, service, reliability
 ):

@@ -86,7 +86,6 @@ async def begin(services) -> None:
     await asyncio.gather(*(asyncio.to_thread(one.wait, 200) for one in services))
 
 
-@pytest.mark.timeout(240)
 async def test_a_deployment_is_connected_and_counts_what_it_tracks_until_a_service_is_killed(
     nats_server, deployment, brevo
 ):
@@ -140,7 +139,6 @@ async def test_a_deployment_is_connected_and_counts_what_it_tracks_until_a_servi
     assert ("mapper", "silent") not in roles(found)
 
 
-@pytest.mark.timeout(240)
 async def test_a_second_stands_by_one_stopped_is_not_missed_and_a_refused_key_is_said(
     nats_server, service, deployment, brevo, tmp_path
 ):

@@ -56,7 +56,6 @@ def of_family(pid: int) -> list[bytes]:
     return [Path(f"/proc/{one}/{what}").read_bytes() for one in pids for what in ("cmdline", "environ")]
 
 
-@pytest.mark.timeout(240)
 async def test_what_was_connected_starts_with_no_secret_in_its_environment_and_is_told_of_events(everything):
     brevo = BrevoSandbox(api_key=BREVO_KEY, limits=FAST)
     past = Conversation("long ago", at("09:00:00.000"), at("09:10:00.000"), participants=[BINDING])

@@ -206,7 +206,6 @@ def others(brevo: BrevoSandbox) -> list[dict]:
     return [one.shown() for one in brevo.contacts.by_id.values() if one.email != MAIL]
 
 
-@pytest.mark.timeout(240)
 async def test_what_replays_have_aside_goes_with_them_and_what_was_planned_is_not_done(day, tmp_path):
     plans = [str(tmp_path / f"{number}.plan.json") for number in range(2)]
     after = MAPPING.replace("VIP_TIER", "TIER")
@@ -247,7 +246,6 @@ async def test_what_replays_have_aside_goes_with_them_and_what_was_planned_is_no
     assert b"Traceback" not in errors
 
 
-@pytest.mark.timeout(240)
 async def test_of_somebody_forgotten_no_byte_is_left_and_everybody_elses_stays(day):
     everybody = others(day.brevo)
     held = "".join(day.found())
@@ -294,7 +292,6 @@ async def test_of_somebody_forgotten_no_byte_is_left_and_everybody_elses_stays(d
     assert day.found() == {}
 
 
-@pytest.mark.timeout(240)
 async def test_nothing_of_before_comes_back_and_who_writes_again_is_a_new_customer(day):
     late = [one for one in webhooks() if one.whom == "maria"]
     nobody = await day.forget("--email", "nobody@example.com")
@@ -330,7 +327,6 @@ async def test_nothing_of_before_comes_back_and_who_writes_again_is_a_new_custom
     assert len([one for one in facts["interactions"].values() if f"email:{MAIL}" in one.identifiers]) == 1
 
 
-@pytest.mark.timeout(240)
 async def test_killed_again_and_again_it_still_ends_and_leaves_nothing(day):
     connection = await nats.connect(day.nats_url)
     asked = asyncio.create_task(day.forget("--phone", PHONE, "--json"))

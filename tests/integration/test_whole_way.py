@@ -120,7 +120,6 @@ def settings(brevo_url: str, brevo: BrevoSandbox) -> dict[str, str]:
     }  # fmt: skip
 
 
-@pytest.mark.timeout(240)
 async def test_2000_webhooks_twice_shuffled_and_from_two_sources_are_each_told_once(everything):
     dice = random.Random(2026)
     people, events = traffic(2000, dice)
@@ -150,7 +149,6 @@ async def test_2000_webhooks_twice_shuffled_and_from_two_sources_are_each_told_o
     assert b"Traceback" not in errors
 
 
-@pytest.mark.timeout(240)
 @pytest.mark.parametrize("lost", ["nothing", "mapper"])
 async def test_everything_stopped_mid_way_and_started_again_loses_and_doubles_nothing(everything, lost):
     dice = random.Random(7)
