@@ -69,13 +69,16 @@ class ContactDelete(Struct, frozen=True, kw_only=True, tag_field="kind", tag="co
 
 Command = ContactUpsert | EventTrack | ContactRelink | ContactDelete
 
+_KINDS = {
+    one: str(one.__struct_config__.tag) for one in (ContactUpsert, EventTrack, ContactRelink, ContactDelete)
+}
 _encode = msgspec.json.Encoder().encode
 _decoder: msgspec.json.Decoder[Command] = msgspec.json.Decoder(Command)
 
 
 def kind(command: Command) -> str:
     """contact.upsert, contact.relink, contact.delete, event.track: the word in the subject, the receipt and the logs."""
-    return str(command.__struct_config__.tag)
+    return _KINDS[command.__class__]
 
 
 PAST = "brevo.past."

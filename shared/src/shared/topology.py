@@ -67,7 +67,7 @@ QUARANTINE = Stream(
 
 STREAMS = (TWILIO, BREVO, RECEIPTS, DEAD, QUARANTINE)
 
-MAPPER = Consumer("TWILIO", "mapper", batch=500, ack_wait_s=10, max_ack_pending=2000, ahead=True)
+MAPPER = Consumer("TWILIO", "mapper", batch=1000, ack_wait_s=10, max_ack_pending=4000, ahead=True)
 BREVO_SINK = Consumer(
     "BREVO", "brevo-sink", batch=500, ack_wait_s=12, max_ack_pending=4000, filter_subject="brevo.*.*.*"
 )

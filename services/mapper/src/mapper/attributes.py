@@ -139,7 +139,9 @@ def as_number(value: object) -> float | None:
 def text(fields: Mapping[str, Any], name: str) -> str:
     """A value as text, without the spaces around it; an empty text where there is none."""
     value = fields.get(name)
-    if value.__class__ is not str:  # most are
+    if value is None:  # as most are
+        return ""
+    if not isinstance(value, str):
         value = scalar(value)
     return value[:TEXT_MAX].strip() if isinstance(value, str) else "" if value is None else str(value)
 

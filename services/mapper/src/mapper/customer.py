@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -98,7 +98,7 @@ def _computed(aggregates: Aggregates, zone: ZoneInfo) -> dict[str, Any]:
     """The aggregates, by their names in a field mapping."""
 
     def date(ms: int) -> str | None:
-        return datetime.fromtimestamp(ms / 1000, UTC).astimezone(zone).date().isoformat() if ms else None
+        return datetime.fromtimestamp(ms / 1000, zone).date().isoformat() if ms else None
 
     def mean_seconds(ms: tuple[int, int]) -> int | None:
         total, count = ms

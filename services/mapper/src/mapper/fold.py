@@ -56,7 +56,7 @@ def fold(page: Page, events: Iterable[tuple[Heard, str]], policy: Policy, *, now
 
 def _find(page: Page, heard: Heard) -> Interaction:
     """The interaction that the event's links name; several that it links become one."""
-    keys = list(dict.fromkeys(page.links[sid] for sid in heard.links if sid in page.links))
+    keys = list(dict.fromkeys([page.links[sid] for sid in heard.links if sid in page.links]))
     if keys:
         interaction = page.interactions[keys[0]]
         for key in keys[1:]:
@@ -160,14 +160,14 @@ def upserts(
         told = f"{policy.config.hash}/{wanted.hash}"
         if told != customer.told:
             customer.told, customer.mailed = told, customer.mailed or wanted.email is not None
-            commands.append((_upsert(id_, wanted, policy, version), trace))
+            commands.append((_upsert(id_, wanted, told, policy, version), trace))
     return commands
 
 
-def _upsert(ext_id: str, wanted: Contact, policy: Policy, version: int) -> ContactUpsert:
+def _upsert(ext_id: str, wanted: Contact, told: str, policy: Policy, version: int) -> ContactUpsert:
     return ContactUpsert(
         # Events delivered again after newer ones change a contact under the same version, hence the content's hash.
-        id=f"{ext_id}/{version}/{policy.config.hash}/{wanted.hash}",
+        id=f"{ext_id}/{version}/{told}",
         ext_id=ext_id,
         version=version,
         mapping=policy.config.hash,

@@ -134,13 +134,16 @@ def _task_event(event: RawEvent, fields: Mapping[str, Any], reading: Reading) ->
 
 
 def _taskrouter_callback(event: RawEvent, reading: Reading) -> Heard | None:
-    heard = _body_object(event.body) if _is_json(event.body) else _wanted(_decoded(event.body))
-    fields = {_PASCAL[name]: value for name, value in heard.items() if name in _PASCAL}
-    return _task_event(event, fields, reading)
+    if not _is_json(event.body):
+        return _task_event(event, _wanted(_decoded(event.body)), reading)
+    heard = _body_object(event.body)
+    return _task_event(
+        event, {_PASCAL[name]: value for name, value in heard.items() if name in _PASCAL}, reading
+    )
 
 
 def _wanted(form: str) -> dict[str, str]:
-    """Of some forty fields the nine that are read, so that the rest need not be decoded."""
+    """Of some forty fields the nine that are read, in snake case, so that the rest need not be decoded."""
     pairs = form.split("&")
     if len(pairs) > FIELDS_MAX:
         raise UnreadableError("not a form: too many fields")
@@ -148,7 +151,7 @@ def _wanted(form: str) -> dict[str, str]:
     for pair in pairs:
         name, _, value = pair.partition("=")
         if name in _PASCAL:
-            found[name] = _unquoted(value) if "%" in value or "+" in value else value
+            found[_PASCAL[name]] = _unquoted(value) if "%" in value or "+" in value else value
     return found
 
 
@@ -233,7 +236,9 @@ def _conversation_event(event: RawEvent, fields: Mapping[str, Any], reading: Rea
         address=address,
         binding=text(binding, "Type").lower() or address.partition(":")[0] * (":" in address),
         closed=event.type == "conversation-state.updated" and text(fields, "StateTo") == "closed",
-        identifiers=identifiers({**attributes, "customerAddress": address}, reading.own_numbers),
+        identifiers=identifiers({**attributes, "customerAddress": address}, reading.own_numbers)
+        if address or attributes
+        else {},
     )
 
 

@@ -64,8 +64,10 @@ def anchor(seen: Mapping[str, Seen]) -> str:
 def note(known: dict[str, Known], seen: Mapping[str, Seen]) -> None:
     """Join the identifiers seen in one interaction to what is known.  Changes `known` only; idempotent."""
     for key, when in seen.items():
-        one = known.setdefault(key, Known(Seen(when.first_ms, when.first_id, when.last_ms, when.last_id)))
-        one.seen = see(one.seen, when)
+        if (one := known.get(key)) is None:
+            one = known[key] = Known(Seen(when.first_ms, when.first_id, when.last_ms, when.last_id))
+        else:
+            see(one.seen, when)
         others = {other for other in seen if other != key and not (is_phone(key) and is_phone(other))}
         if not others <= one.beside:
             one.beside |= others

@@ -5,7 +5,6 @@ value by (time, event id), a set.  Hence any order and any repetition of the sam
 interaction, and two that turn out to be one are joined the same way.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 from msgspec import Struct
@@ -14,7 +13,7 @@ from mapper.heard import Heard
 
 CHANNELS = {"web": "webchat", "chat": "webchat"}  # the rest are called what Twilio calls them
 
-_ENDED = ("task.completed", "task.canceled", "task.deleted", "task.system-deleted")
+_ENDED = frozenset({"task.completed", "task.canceled", "task.deleted", "task.system-deleted"})
 _HANDLED = frozenset({"reservation.accepted", "task.wrapup", "task.completed"})
 # Only an assigned task can be wrapped up or completed.  https://www.twilio.com/docs/taskrouter/lifecycle-task-state
 
@@ -121,7 +120,7 @@ class Interaction(Struct, omit_defaults=True, gc=False):
     @property
     def handled(self) -> bool:
         """Whether an agent took it."""
-        return any(not _HANDLED.isdisjoint(task.at) or task.thin_completed_ms for task in self._real())
+        return any(map(_is_handled, self._real()))
 
     @property
     def abandoned(self) -> bool:
@@ -163,13 +162,14 @@ class Interaction(Struct, omit_defaults=True, gc=False):
     @property
     def open_tasks(self) -> int:
         """Tasks that have not ended."""
-        return sum(
-            not any(type_ in task.at for type_ in _ENDED) and not task.thin_completed_ms
-            for task in self.tasks.values()
-        )
+        return sum(_ENDED.isdisjoint(task.at) and not task.thin_completed_ms for task in self.tasks.values())
 
-    def _real(self) -> Iterator[Task]:
-        return (task for task in self.tasks.values() if not task.virtual)
+    def _real(self) -> list[Task]:
+        return [task for task in self.tasks.values() if not task.virtual]
+
+
+def _is_handled(task: Task) -> bool:
+    return bool(task.thin_completed_ms) or not _HANDLED.isdisjoint(task.at)
 
 
 def completed_ms(task: Task) -> int:
@@ -210,13 +210,15 @@ def join_event(into: Interaction, heard: Heard) -> None:
         ("channelType", heard.channel_type), ("task_channel", heard.task_channel), ("binding", heard.binding),
     ):  # fmt: skip
         if channel and not heard.virtual:  # a survey's task has a channel of the survey's own
-            _keep_earliest(into.channels, name, Dated(ms, id_, channel.lower()))
+            known = into.channels.get(name)
+            if known is None or (ms, id_) < (known.ms, known.id):
+                into.channels[name] = Dated(ms, id_, channel.lower())
     for kind, value in heard.identifiers.items():
         key = f"{kind}:{value}"
         if (seen := into.identifiers.get(key)) is None:
             into.identifiers[key] = Seen(ms, id_, ms, id_)
         else:
-            _see_at(seen, ms, id_)
+            see_at(seen, ms, id_)
     for source, value in heard.fields.items():
         known = into.fields.get(source)
         if (
@@ -255,7 +257,10 @@ def join(into: Interaction, other: Interaction) -> None:
     for name, said in other.channels.items():
         _keep_earliest(into.channels, name, said)
     for key, seen in other.identifiers.items():
-        _see(into.identifiers, key, seen)
+        if (when := into.identifiers.get(key)) is None:
+            into.identifiers[key] = seen  # the other is no more
+        else:
+            see(when, seen)
     for survey, score in other.surveys.items():
         _keep_earliest(into.surveys, survey, score)
     for source, said in other.fields.items():
@@ -293,21 +298,15 @@ def _keep_earliest(among: dict[str, Dated], name: str, said: Dated) -> None:
         among[name] = said
 
 
-def see(one: Seen, other: Seen) -> Seen:
-    """When first and last seen, over both."""
-    return Seen(
-        *min((one.first_ms, one.first_id), (other.first_ms, other.first_id)),
-        *max((one.last_ms, one.last_id), (other.last_ms, other.last_id)),
-    )
+def see(one: Seen, other: Seen) -> None:
+    """When first and last seen, over both.  Changes `one` only."""
+    see_at(one, other.first_ms, other.first_id)
+    see_at(one, other.last_ms, other.last_id)
 
 
-def _see_at(seen: Seen, ms: int, id_: str) -> None:
-    """As `see` with one moment, for each event of an interaction: in place."""
+def see_at(seen: Seen, ms: int, id_: str) -> None:
+    """The same with one moment."""
     if ms <= seen.first_ms and (ms, id_) < (seen.first_ms, seen.first_id):
         seen.first_ms, seen.first_id = ms, id_
     if ms >= seen.last_ms and (ms, id_) > (seen.last_ms, seen.last_id):
         seen.last_ms, seen.last_id = ms, id_
-
-
-def _see(among: dict[str, Seen], key: str, seen: Seen) -> None:
-    among[key] = see(among.get(key, seen), seen)

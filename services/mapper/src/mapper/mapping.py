@@ -12,6 +12,7 @@ ledger when that is too old.  Events that come again after 1 change nothing, bec
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 
 import nats.errors
@@ -261,8 +262,8 @@ class Mapping:
             self._watched += [one for one, _ in made.commands]
         out = made.messages(now_ms=self._now_ms(), heard_past=past, stored_ms=stored_ms)
         self._book.put_out([*out, *letters, *(_given_up(id_) for id_ in made.nobody)])
-        for one, _ in made.commands:
-            self._metrics.commands.labels(command.kind(one)).inc()
+        for kind, count in Counter(command.kind(one) for one, _ in made.commands).items():
+            self._metrics.commands.labels(kind).inc(count)
         self._metrics.nobody.inc(len(made.nobody))
 
     async def _say(self) -> None:

@@ -142,7 +142,7 @@ def _heard(event: RawEvent, policy: Policy, ignored: Counter[tuple[str, str]]) -
     elif not heard.links:
         ignored[event.type, "names no task, conversation or call"] += 1
         return None
-    elif not policy.enabled(heard.type):
+    elif heard.type not in policy.tells:
         ignored[heard.type, _switched_off(heard.type, policy)] += 1
     return heard
 

@@ -14,7 +14,7 @@ from mapper.heard import Heard
 from mapper.interaction import Interaction, Task, Waiting, completed_ms, handle_ms, join_event, wait_ms
 from mapper.said import NAMED, Reading
 from shared.command import EventTrack
-from shared.config import IDENTIFIERS, TYPES, Config, Rule
+from shared.config import IDENTIFIERS, TYPES, Config, Rule, Sync
 from shared.event import rfc3339
 
 HOLD_MS = 10_000  # for events that come out of order; Twilio's callbacks spread over a few seconds
@@ -29,6 +29,7 @@ class Policy(Struct, frozen=True):
 
     config: Config
     reading: Reading
+    tells: frozenset[str]  # domain event types that a rule tells of, their kind switched on
 
     @classmethod
     def of(cls, config: Config) -> "Policy":
@@ -39,23 +40,24 @@ class Policy(Struct, frozen=True):
         }
         wanted |= {source for rule in config.rules.values() for source in rule.when}
         kept = sorted(s for s in wanted if s not in IDENTIFIERS and (s not in TYPES or s in NAMED))
-        return cls(config, Reading(frozenset(config.flex.own_numbers), tuple(kept), config.flex.survey))
+        reading = Reading(frozenset(config.flex.own_numbers), tuple(kept), config.flex.survey)
+        return cls(
+            config, reading, frozenset(type_ for type_ in config.rules if _is_on(type_, config.flex.sync))
+        )
 
-    def enabled(self, type_: str) -> bool:
-        """Whether a rule tells of this type, and its kind is switched on."""
-        sync = self.config.flex.sync
-        on = sync.tasks
-        if type_.startswith("survey."):
-            on = sync.csat
-        elif type_.startswith(("conversation", "message.", "participant.", "interaction")):
-            on = sync.conversations
-        return on and type_ in self.config.rules
+
+def _is_on(type_: str, sync: Sync) -> bool:
+    if type_.startswith("survey."):
+        return sync.csat
+    if type_.startswith(("conversation", "message.", "participant.", "interaction")):
+        return sync.conversations
+    return sync.tasks
 
 
 def hear(interaction: Interaction, heard: Heard, policy: Policy, *, now_ms: int, trace: str) -> None:
     """Join what an event says, and note what Brevo is to be told of.  Changes `interaction` only; idempotent."""
     join_event(interaction, heard)
-    if heard.type != SURVEY and policy.enabled(heard.type):
+    if heard.type != SURVEY and heard.type in policy.tells:
         agent = heard.agent if heard.type.startswith("reservation.") else ""
         event = Waiting(
             heard.type, heard.time_ms, now_ms, task=heard.task, agent=agent, thin=heard.thin, trace=trace
@@ -64,11 +66,11 @@ def hear(interaction: Interaction, heard: Heard, policy: Policy, *, now_ms: int,
     if (
         ENDED not in interaction.told
         and ENDED not in interaction.waiting
-        and policy.enabled(ENDED)
+        and ENDED in policy.tells
         and interaction.ended_ms
     ):
         _await(interaction, ENDED, Waiting(ENDED, interaction.ended_ms, now_ms, trace=trace))
-    if heard.score and policy.enabled(SURVEY):
+    if heard.score and SURVEY in policy.tells:
         name = heard.score.survey
         _await(interaction, f"{SURVEY}/{name}", Waiting(SURVEY, 0, now_ms, survey=name, trace=trace))
 
