@@ -284,11 +284,12 @@ async def until(condition) -> None:
         await asyncio.sleep(0.005)
 
 
-async def test_a_durable_from_before_hears_only_its_own_from_the_next_bootstrap_on(nats_server):
+async def test_a_durable_from_before_is_as_one_of_now_from_the_next_bootstrap_on(nats_server):
     connection = await nats.connect(nats_server.url)
     jetstream = connection.jetstream()
     await jetstream.delete_consumer("BREVO", "brevo-sink")
-    await jetstream.add_consumer("BREVO", consumer_config(dataclasses.replace(BREVO_SINK, filter_subject="")))
+    old = dataclasses.replace(BREVO_SINK, filter_subject="", max_ack_pending=BREVO_SINK.max_ack_pending // 2)
+    await jetstream.add_consumer("BREVO", consumer_config(old))
     before = (await jetstream.consumer_info("BREVO", "brevo-sink")).config.filter_subject
 
     await bootstrap(nats_server.url)
@@ -299,4 +300,5 @@ async def test_a_durable_from_before_hears_only_its_own_from_the_next_bootstrap_
     past = await jetstream.consumer_info("BREVO", "brevo-sink-past")
     assert not before
     assert (info.num_pending, past.num_pending) == (1, 1)
+    assert info.config.max_ack_pending == BREVO_SINK.max_ack_pending
     await connection.close()
