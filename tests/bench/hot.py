@@ -22,7 +22,8 @@ _MAPPER = tuple(
 )  # fmt: skip
 _SINK = tuple(
     f"services/brevo-sink/src/brevo_sink/{name}.py" for name in (
-        "brevo", "budget", "contacts", "delivery", "desk", "ends", "events", "ledger", "papers", "request", "together",
+        "brevo", "budget", "calls", "contacts", "delivery", "desk", "ends", "events", "hearing", "ledger", "papers", "request",
+        "together",
     )
 )  # fmt: skip
 

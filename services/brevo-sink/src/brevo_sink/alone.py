@@ -73,6 +73,15 @@ class Alone:
             (at for at, one in found if isinstance(one, ContactRelink) and one.ext_id == name), default=END
         )
 
+    def whom(self, item: Item) -> tuple[str, bool]:
+        """What the contact is called that a command is about, and whether it is forgotten.
+
+        A name that changed may have come back: what is said after that is not said of who had it before.
+        """
+        name = item.command.ext_id
+        given = self.given_at(name) <= item.position
+        return (name, False) if given else self._ledger.whom(name, item.position)
+
     @property
     def note(self) -> str:
         """What a person should know; an empty text when all is well."""

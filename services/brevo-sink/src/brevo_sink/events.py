@@ -17,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import structlog
 
 from brevo_sink import answer, papers, request
+from brevo_sink.alone import Alone
 from brevo_sink.answer import Halve, InDoubt, Outcome, Partly, Singly
 from brevo_sink.brevo import Brevo, Lost, NotSent, Reply
 from brevo_sink.desk import Desk, Item
@@ -48,17 +49,16 @@ class Events:
         ends: Ends,
         gate: Gate,
         doubts: Doubts,
+        alone: Alone,
         metrics: Metrics,
-        current: Callable[[Item], str],
     ) -> None:
-        """`current` says what the contact is called that a command is about."""
         self._brevo = brevo
         self._ledger = ledger
         self._desk = desk
         self._ends = ends
         self._gate = gate
         self._doubts = doubts
-        self._current = current
+        self._alone = alone
         self._metrics = metrics
         self._refusal = ""  # why this account may send no batches
         self._batch_again = 0.0  # when a batch is tried again
@@ -192,7 +192,7 @@ class Events:
             match item.command:
                 case EventTrack(delivery="at_least_once"):
                     item.tries += 1
-                    item.now_called = self._current(item)
+                    item.now_called = self._alone.whom(item)[0]
                     again.append(item)
                 case EventTrack(delivery="at_most_once"):
                     unresolved.append(item)

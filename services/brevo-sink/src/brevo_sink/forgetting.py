@@ -22,8 +22,8 @@ from nats.aio.client import Client
 
 from brevo_sink.alone import delete
 from brevo_sink.brevo import Brevo
-from brevo_sink.delivery import Delivery
 from brevo_sink.gate import Gate
+from brevo_sink.hearing import Hearing
 from brevo_sink.ledger import Ledger
 from brevo_sink.remains import Remains, is_theirs, of_receipts
 from brevo_sink.request import BATCH_MAX
@@ -56,12 +56,12 @@ class Forgetting:
     """All erasures, as far as they are the sink's."""
 
     def __init__(
-        self, broker: NatsBroker, *, brevo: Brevo, ledger: Ledger, delivery: Delivery, publisher: Publisher, gate: Gate
+        self, broker: NatsBroker, *, brevo: Brevo, ledger: Ledger, hearing: Hearing, publisher: Publisher, gate: Gate
     ) -> None:  # fmt: skip
         self._broker = broker
         self._brevo = brevo
         self._ledger = ledger
-        self._delivery = delivery
+        self._hearing = hearing
         self._publisher = publisher
         self._gate = gate
         self._all = Erasures()
@@ -92,7 +92,7 @@ class Forgetting:
 
     async def _load(self) -> None:
         self._all = await erasure.load(self._connection())
-        self._delivery.forgotten = self._all.forgotten()
+        self._hearing.forgotten = self._all.forgotten()
 
     async def _is_done(self, one: Erasure) -> bool:
         """Go on with it; whether nothing of it waits."""
@@ -132,7 +132,7 @@ class Forgetting:
         count("Brevo: contacts", len(ended))
         await tell(whole=False)
         await self._load()
-        if self._delivery.holds(self._delivery.forgotten):
+        if self._hearing.holds(self._hearing.forgotten):
             return False
         if not await self._others_are_gone(has, said.names, position):
             return False

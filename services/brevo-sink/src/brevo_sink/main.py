@@ -69,12 +69,12 @@ def create_app(settings: Settings, config: Config, login: Login) -> AsgiFastStre
         may=lease.held,
     )
     forgetting = Forgetting(
-        broker, brevo=brevo, ledger=ledger, delivery=delivery, publisher=publisher, gate=gate
+        broker, brevo=brevo, ledger=ledger, hearing=delivery.hearing, publisher=publisher, gate=gate
     )
     recall = Recall(broker, ledger)
     live = Live(broker)
     mappings = Mappings(brevo, gate, config, read_config=lambda: load(settings.config))
-    hearing: list[Any] = []
+    subscribers: list[Any] = []
 
     async def remember() -> None:
         # The lease is ours, so nobody adds to what was being sent; all that was is in RECEIPTS by now.
@@ -87,16 +87,16 @@ def create_app(settings: Settings, config: Config, login: Login) -> AsgiFastStre
         # Brevo is looked at, at the pace it allows, while the ledger is read.  Whatever fails first says why we leave.
         await asyncio.gather(mappings.works(), remember())
         await gate.passed()
-        on_batch = mappings.before(delivery.on_batch)
+        on_batch = mappings.before(delivery.hearing.on_batch)
         live_first = ((BREVO_SINK, live.ahead(on_batch)), (BREVO_SINK_PAST, live.behind(on_batch)))
         for consumer, heard in live_first:
             # Each is stopped, should the next not come about.
-            hearing.append(await bus.listen(broker, consumer, heard))
+            subscribers.append(await bus.listen(broker, consumer, heard))
         await forgetting.forever()
 
     async def leave() -> None:
         gate.release()
-        for subscriber in hearing:
+        for subscriber in subscribers:
             await subscriber.stop()
         await delivery.finish()
 
@@ -142,7 +142,7 @@ def create_app(settings: Settings, config: Config, login: Login) -> AsgiFastStre
             delivery.pump_alone,
             delivery.watch_doubts,
             delivery.watch_stranded,
-            delivery.keep_alive,
+            delivery.hearing.keep_alive,
             pending.watch,
         ],
         lease=lease,
