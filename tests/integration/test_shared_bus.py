@@ -14,7 +14,8 @@ from shared.bootstrap import bootstrap, consumer_config
 from shared.bus import Publisher
 from shared.message import MSG_ID, Message
 from shared.publish import NotPublishedError
-from shared.topology import BREVO_SINK, MAPPER
+from shared.pull import WAIT_S
+from shared.topology import BATCH_BYTES_MAX, BREVO_SINK, MAPPER
 
 
 def messages(*ids: object) -> list[Message]:
@@ -138,6 +139,33 @@ async def test_a_message_is_handed_over_at_once_and_a_backlog_in_batches(nats_se
 
     assert heard[-1][0] - before < 0.5
     assert len(heard) < 20
+    await broker.stop()
+
+
+async def test_what_is_large_comes_in_batches_of_as_many_bytes_as_are_held_at_once(nats_server):
+    heard: list[list[int]] = []
+    broker = bus.connect(nats_server.url, service="test")
+
+    async def on_batch(batch) -> None:
+        heard.append([message.metadata.sequence.stream for message in batch])
+        for message in batch:
+            await message.ack()
+
+    bus.subscribe(broker, MAPPER, on_batch)
+    await broker.connect()
+    half = BATCH_BYTES_MAX // 2
+    large = [
+        Message("twilio.AC1.01.taskrouter.task.created", bytes(size), {MSG_ID: str(number)})
+        for number, size in enumerate((half, 5, half, 5, half, BATCH_BYTES_MAX - 100, 5, 5))
+    ]
+    for one in large:  # a batch of them would be more than the broker takes at once
+        await Publisher(broker).publish([one])
+    before = time.monotonic()
+    await broker.start()
+    await until(lambda: sum(map(len, heard)) == 8)
+
+    assert heard == [[1, 2], [3, 4], [5], [6], [7, 8]]
+    assert time.monotonic() - before < WAIT_S
     await broker.stop()
 
 

@@ -5,6 +5,7 @@ from nats.js.api import StreamConfig
 
 from shared import bus
 from shared.past import past
+from shared.topology import BATCH_BYTES_MAX
 
 
 @pytest.fixture
@@ -35,6 +36,16 @@ async def test_the_past_comes_in_order_in_full_batches_and_ends_where_it_is_told
 
     assert await sequences(broker, after=0, to=10, batch=4) == [[1, 2, 3, 4], [5, 6, 7, 8], [9, 10]]
     assert await sequences(broker, after=3, to=6, batch=4) == [[4, 5, 6]]
+
+
+async def test_what_is_large_comes_in_batches_of_as_many_bytes_as_are_held_at_once(broker):
+    stream = bus.client(broker).jetstream()
+    await stream.add_stream(StreamConfig(name="PAST", subjects=["past"]))
+    half = BATCH_BYTES_MAX // 2
+    for size in (half, half, 5, half, 5, half, 5):
+        await stream.publish("past", bytes(size))
+
+    assert await sequences(broker, after=0, to=7) == [[1, 2], [3, 4, 5, 6], [7]]
 
 
 async def test_what_has_left_the_stream_is_passed_over(broker):

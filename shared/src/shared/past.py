@@ -14,7 +14,7 @@ from nats.aio.msg import Msg
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
 from shared import bus
-from shared.topology import Consumer
+from shared.topology import BATCH_BYTES_MAX, Consumer
 
 SILENCE_S = 5.0  # after which we subscribe anew; a broker on this machine gives 2,000 within 0.1 s
 AGAIN_S = 0.5  # after the broker went away
@@ -137,16 +137,20 @@ async def _read(
 ) -> AsyncGenerator[list[Msg], None]:
     """Until the end of the stream as it is then.  Raises TimeoutError when nothing comes.
 
+    A batch ends with the message that fills it: `batch` messages, or BATCH_BYTES_MAX.
+
     An ordered push consumer with a callback: a fetch costs nats-py twice as much for each message.  The server
     sends at most its flow control window (32 MiB) ahead of us.
     """
     arrived: list[Msg] = []
-    wanted = batch
+    wanted, size = batch, 0
     enough, room = asyncio.Event(), asyncio.Event()
 
     async def on_message(message: Msg) -> None:
+        nonlocal size
         arrived.append(message)
-        if len(arrived) >= wanted:
+        size += len(message.data)
+        if len(arrived) >= wanted or size >= BATCH_BYTES_MAX:
             room.clear()
             enough.set()
             await room.wait()
@@ -163,10 +167,10 @@ async def _read(
         left = (info.num_pending or 0) + (info.delivered.consumer_seq if info.delivered else 0)
         while left:
             wanted = min(batch, left)
-            if len(arrived) < wanted:
+            if len(arrived) < wanted and not enough.is_set():
                 async with asyncio.timeout(SILENCE_S):
                     await enough.wait()
-            messages, arrived[:] = list(arrived), []
+            messages, arrived[:], size = list(arrived), [], 0
             enough.clear()
             room.set()
             left = messages[-1].metadata.num_pending

@@ -15,21 +15,22 @@ from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from shared.topology import Consumer
+from shared.topology import BATCH_BYTES_MAX, Consumer
 
 WAIT_S = 5.0  # how long the server keeps a request open while nothing comes
 ANSWER_S = 1.0  # for the answer beyond that; a broker that went away gives none
 LOOK_S = 0.5  # between looks whether the connection is another, for which what was asked is gone
 AGAIN_S = 0.1  # after an answer other than what is expected, and while there is no connection
 
-_NOTHING, _OVER = "404", "408"  # how requests end when all is well: nothing waits; nothing came in time
+# How requests end when all is well: nothing waits; nothing came in time; the next would be one too much for max_bytes.
+_NOTHING, _OVER, _FULL = "404", "408", "Message Size Exceeds MaxBytes"
 
 
 class Pull:
     """One request at a time.  What comes later than we waited for it is handed over with what comes next."""
 
     def __init__(self, connection: Client, consumer: Consumer) -> None:
-        """At most `consumer.batch` messages at once.
+        """At most `consumer.batch` messages at once, of BATCH_BYTES_MAX together; one that has more by itself comes alone.
 
         With `consumer.ahead` the next are asked for when a full batch is handed over, and come while it is worked on.
         """
@@ -102,7 +103,8 @@ class Pull:
                 self._kept = 0
 
     async def _ask_for_batch(self) -> None:
-        await self._ask(self._batch, b'{"batch":%d,"no_wait":true}' % self._batch)
+        request = b'{"batch":%d,"max_bytes":%d,"no_wait":true}' % (self._batch, BATCH_BYTES_MAX)
+        await self._ask(self._batch, request)
         self._open = True
 
     async def _ask(self, count: int, request: bytes) -> None:
@@ -131,7 +133,8 @@ class Pull:
             if not self._left:
                 self._ended.set()
         elif message.subject == self._reply():
-            self._well = (message.headers or {}).get("Status") in (_NOTHING, _OVER)
+            said = message.headers or {}
+            self._well = said.get("Status") in (_NOTHING, _OVER) or said.get("Description") == _FULL
             self._left = 0
             self._ended.set()
         elif message.subject == self._kept_reply:

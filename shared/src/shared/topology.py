@@ -104,3 +104,4 @@ PLANS = Bucket("plans", "plans of replays: what each would change", max_bytes=GI
 OBJECT_STORES = (PLANS,)
 
 MESSAGE_BYTES_MAX = 8 * 1024**2  # deploy/nats/nats.conf max_payload says the same
+BATCH_BYTES_MAX = MESSAGE_BYTES_MAX  # of messages read at once; a thousand of our events are 2 to 4 MB
