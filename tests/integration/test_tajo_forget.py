@@ -25,8 +25,10 @@ from sandbox.limits import Limits
 from sandbox.play import Target, play, wait_until_equal
 from sandbox.task import Task, at
 from sandbox.twilio import ACCOUNT_SID, survey_webhook, taskrouter_webhook
+from shared.message import MSG_ID
 from shared.topology import BREVO_SINK, BREVO_SINK_PAST, MAPPER
 from tajo.main import app
+from tests.conftest import NatsServer
 
 pytestmark = pytest.mark.nats_users  # it asks the broker for the most
 
@@ -290,6 +292,39 @@ async def test_of_somebody_forgotten_no_byte_is_left_and_everybody_elses_stays(d
     assert {row[0] for row in day.ledger()["contact"]} == {row[0] for row in ledger["contact"]}
     assert len(day.brevo.events) == calls
     assert day.found() == {}
+
+
+async def test_a_log_put_back_from_a_copy_is_rid_of_them_again_before_the_lost_book_is_whole(day, free_port):
+    copies = [
+        await day.message("TWILIO", number) for number in range(1, (await day.state("TWILIO")).last_seq + 1)
+    ]
+    done = await day.forget("--email", MAIL)
+    await day.stop()
+    facts = day.facts()
+    broker = NatsServer(day.data / "nats", free_port(), users=True)
+    broker.start()
+    connection = await nats.connect(broker.url)
+    jetstream = connection.jetstream()
+    for number, one in enumerate(copies):  # the log, and how far it was heard, as they were before
+        await jetstream.publish(one.subject, one.data, headers={**one.headers, MSG_ID: f"copy-{number}"})
+    heard = await jetstream.pull_subscribe_bind(MAPPER.durable, MAPPER.stream)
+    for one in await heard.fetch(len(copies)):
+        await one.ack_sync()
+    await connection.close()
+    broker.stop()
+    broker.log.unlink()
+    put_back = day.found()
+    shutil.rmtree(day.data / "mapper")
+
+    await day.start()
+    await day.same_facts(facts)
+    left = day.found()
+    await day.stop()
+
+    assert done.returncode == 0, done.stderr
+    assert put_back
+    assert left == {}
+    assert day.brevo.contact(email_id=MAIL) is None
 
 
 async def test_nothing_of_before_comes_back_and_who_writes_again_is_a_new_customer(day):

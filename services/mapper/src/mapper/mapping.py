@@ -168,12 +168,13 @@ class Mapping:
         """Held by who changes the book outside of hearing."""
         return self._turn
 
-    def heard_again(self, batch: Readout) -> None:
-        """Count what was folded again; what came of somebody who was forgotten is erased with the next batch."""
+    async def heard_again(self, batch: Readout) -> None:
+        """Count what is about to be folded again, and erase what came of somebody who was forgotten: it is not read twice."""
         self._unwanted += batch.forgotten
         self._metrics.forgotten.inc(len(batch.forgotten))
         self._count(batch.customers, batch.others, batch.unreadable)
         self._metrics.sequence.set(batch.sequence)
+        await self._erase_unwanted()
 
     def forget(self, take_out: Callable[[], Made], commands: Sequence[command.Command]) -> None:
         """Take somebody out of the book, and say these commands before what follows: one transaction.

@@ -2,7 +2,8 @@
 
 The log has all of it.  The order, and why a crash repeats and never loses:
   1. fold what was acked, a batch and the sequence it ends with in one transaction; events go to the outbox, which
-     waits; contacts are not said, because most would be said many times over;
+     waits; contacts are not said, because most would be said many times over.  What a batch has of somebody who was
+     forgotten is erased before: a log that was restored has it again;
   2. events that were said under another id get that (recognise.py);
   3. say every contact that is not as Brevo was told, ahead of the events, a few hundred in one transaction;
   4. publish the outbox; from here on all is as usual.
@@ -18,7 +19,7 @@ import structlog
 from faststream.nats import NatsBroker
 
 from mapper.mapping import Mapping
-from mapper.readout import Readout
+from mapper.readout import Readout, read_out
 from mapper.recognise import Said
 from mapper.refold import Refold
 from shared import command, receipt
@@ -82,14 +83,11 @@ async def _refold(broker: NatsBroker, mapping: Mapping, refold: Refold, to: int,
     began = told = time.monotonic()
     if first < to:
         log.warning("rebuilding_book", at=first, to=to)
-    if to - first < BESIDE_MIN:
-        async for messages in past(broker, MAPPER.stream, after=first, to=to):
-            mapping.heard_again(refold.hear(messages))
-        return
-    async with aclosing(beside(first, to)) as batches:
+    read = beside(first, to) if to - first >= BESIDE_MIN else _read(broker, mapping, first, to)
+    async with aclosing(read) as batches:
         async for batch in batches:
+            await mapping.heard_again(batch)
             refold.take_in(batch)
-            mapping.heard_again(batch)
             mapping.stuck = f"rebuilding the book: {batch.sequence:,} of {to:,}"
             if (now := time.monotonic()) - told > TELL_S:
                 told = now
@@ -99,3 +97,9 @@ async def _refold(broker: NatsBroker, mapping: Mapping, refold: Refold, to: int,
                     to=to,
                     per_s=round((batch.sequence - first) / (now - began)),
                 )
+
+
+async def _read(broker: NatsBroker, mapping: Mapping, first: int, to: int) -> AsyncGenerator[Readout, None]:
+    """What `beside` does, here."""
+    async for messages in past(broker, MAPPER.stream, after=first, to=to):
+        yield read_out(messages, mapping.policy.reading, mapping.tombstones)
