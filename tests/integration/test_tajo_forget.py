@@ -400,3 +400,13 @@ def children(pid: int, services: tuple[str, ...]) -> list[int]:
 @pytest.mark.parametrize("words", [("--email", "no mail"), ("--email", MAIL, "--phone", PHONE), ()])
 def test_whoever_is_not_named_once_and_well_is_wrong_usage(words):
     assert CliRunner().invoke(app, ["forget", *words]).exit_code == 2
+
+
+@pytest.mark.parametrize("option", ["--email", "--phone", "--customer"])
+@pytest.mark.parametrize(("word", "stdin"), [(" ", ""), ("-", ""), ("-", "\n"), ("-", "  \n")])
+def test_an_empty_name_is_nobodys(option, word, stdin):
+    """An unset variable that was piped in: everything without a subject was forgotten from then on."""
+    done = CliRunner().invoke(app, ["forget", option, word], input=stdin)
+
+    assert done.exit_code == 2
+    assert "it is empty" in done.stderr

@@ -18,6 +18,14 @@ def test_what_happened_until_then_is_covered_and_nothing_later():
     assert not Tombstones().cover([TASK], 1)
 
 
+def test_nobodys_name_is_no_name_even_where_a_tombstone_has_it():
+    """As of an erasure that was asked for with an empty name: what has no subject was then taken for theirs."""
+    stones = Tombstones(KEY, [tombstone(KEY, "e", ["", "email:", "phone:", "external:", TASK], 1000)])
+
+    assert not any(stones.cover([name], 0) for name in ("", "email:", "phone:", "external:"))
+    assert stones.cover([TASK], 0)
+
+
 def test_a_tombstone_names_nobody():
     digests = tombstone(KEY, "e", [TASK, "email:a@example.com"], 1).digests
 

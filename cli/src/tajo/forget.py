@@ -18,7 +18,7 @@ from shared import erasure, heartbeat, kv
 from shared.erasure import Asked, Certificate, Erasure
 from shared.event import rfc3339
 from shared.heartbeat import Heartbeat
-from shared.tombstone import digest
+from shared.tombstone import NOBODYS, digest
 from shared.topology import STATUS
 from tajo.broker import connected, run
 from tajo.output import FAILED, INTERRUPTED, NATS_URL, AsJson, NatsUrl, err, failure, out, reaching, show
@@ -39,7 +39,9 @@ class RefusedError(Exception):
 
 
 def names_of(*, email: str, phone: str, customer: str) -> tuple[str, ...]:
-    """What somebody may be called who was given so.  Raises ValueError for what is no mail or phone."""
+    """What somebody may be called who was given so.  Raises ValueError for what is no mail, no phone, or no name at all."""
+    if not (email or phone or customer).strip():
+        raise ValueError("that is nobody's name: it is empty")
     if email:
         found = identifiers({"email": email}, frozenset()).get("email")
         if not found:
@@ -49,7 +51,8 @@ def names_of(*, email: str, phone: str, customer: str) -> tuple[str, ...]:
         if not e164(phone):
             raise ValueError("that is no phone: write it as +12025550101")
         return (f"phone:{e164(phone)}",)
-    return (customer, f"external:{customer}", f"email:{customer.lower()}", f"phone:{e164(customer)}")
+    names = (customer, f"external:{customer}", f"email:{customer.lower()}", f"phone:{e164(customer)}")
+    return tuple(name for name in names if name not in NOBODYS)
 
 
 def unfinished(one: Erasure, running: Iterable[Heartbeat]) -> list[str]:

@@ -14,6 +14,12 @@ from msgspec import Struct
 
 DIGEST_BYTES = 16  # two names in 2^64 have the same: none of ours do
 NAMES_MAX = 100_000  # of one person: 1.6 MB; an interaction has some 30
+NOBODYS = (
+    "",
+    "email:",
+    "phone:",
+    "external:",
+)  # no names: a message without a subject is not of whoever had none
 
 _SID = re.compile(r"[A-Z]{2}[0-9a-f]{32}")  # https://www.twilio.com/docs/glossary/what-is-a-sid
 _SID_BYTES = re.compile(_SID.pattern.encode())
@@ -57,6 +63,8 @@ class Tombstones:
         for one in ones:
             for each in one.split():
                 self._at[each] = max(self._at.get(each, 0), one.at_ms)
+        for name in NOBODYS if self._at else ():
+            self._at.pop(digest(key, name), None)
 
     def __len__(self) -> int:
         return len(self._at)
