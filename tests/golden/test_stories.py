@@ -4,6 +4,7 @@ They run as `tajo mapping test` runs those of our users.  `pytest tests/golden -
 anew; the reviewer reads the diff.
 """
 
+import random
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,20 @@ def test_story_ends_as_written(story: Path, request: pytest.FixtureRequest):
         (story / "then.json").write_bytes(to_json(tell(config, heard)))
 
     assert run(config, heard, then_of((story / "then.json").read_bytes())) == []
+
+
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
+def test_how_long_it_lasted_is_told_in_whatever_order_it_was_heard(story: Path):
+    """It waits, at most ten seconds, for what will be known."""
+    config, heard = load(story / "mapping.yaml"), given((story / "given.ndjson").read_bytes())
+    then = {event.id: event for event in then_of((story / "then.json").read_bytes()).events}
+    ends = ("/task.completed", "/task.canceled", "/conversation.ended")
+
+    for seed in range(10):
+        random.Random(seed).shuffle(shuffled := list(heard))
+        for event in tell(config, shuffled).events:
+            wanted = then[event.id].properties.keys() & {"duration_seconds", "wait_seconds"}
+            assert not event.id.endswith(ends) or wanted <= event.properties.keys()
 
 
 def test_a_story_that_ends_otherwise_is_said_to_in_each_way_of_hearing_it():

@@ -39,7 +39,8 @@ def test_one_list_for_all_and_for_who_answered_is_told_once():
 @pytest.mark.parametrize(
     ("value", "type_", "fitted"),
     [
-        (12.0, "text", "12"), (True, "text", "yes"), ("7.5", "float", 7.5), ("many", "float", None), ("nan", "float", None),
+        (12.0, "text", "12"), (12345.67, "text", "12345.67"), (1234567.5, "text", "1234567.5"), (1e300, "text", "1e+300"),
+        ("12345678901234567890123", "float", 1.2345678901234568e22), (1e300, "float", 1e300), (9e15, "float", 9_000_000_000_000_000), (True, "text", "yes"), ("7.5", "float", 7.5), ("many", "float", None), ("nan", "float", None),
         ("1e999", "float", None), ("Yes", "boolean", True), (0, "boolean", False), ("perhaps", "boolean", None),
         ("2026-11-20T10:00:00Z", "date", "2026-11-20"), ("tomorrow", "date", None), (None, "text", None),
     ],

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from shared.command import ContactUpsert, EventTrack
+from shared.number import as_text, whole
 
 BATCH_MAX = 200  # events in one call: https://developers.brevo.com/docs/event-endpoints
 BATCH_BYTES_MAX = 480 * 1024  # of 512 KB; the rest is for what the client adds
@@ -107,7 +108,8 @@ def _plain(value: Property) -> str | int:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return int(value) if value.is_integer() else f"{value:g}"
+        number = whole(value)
+        return number if isinstance(number, int) else as_text(number)
     return value
 
 

@@ -13,6 +13,7 @@ from mapper.identity import Known, shared_id
 from mapper.interaction import Dated, Interaction, keep_latest
 from shared.command import Value
 from shared.config import AttributeType, Config
+from shared.number import as_text, whole
 
 
 class Customer(Struct, omit_defaults=True, gc=False):
@@ -127,7 +128,7 @@ def fit(value: Any, type_: AttributeType) -> Value | None:
             return (
                 ("yes" if value else "no")
                 if isinstance(value, bool)
-                else f"{value:g}"
+                else as_text(value)
                 if isinstance(value, float)
                 else str(value)
             )
@@ -151,4 +152,4 @@ def _number(value: Any) -> int | float | None:
         return None
     if number != number or number in (float("inf"), float("-inf")):  # noqa: PLR0124 - only nan differs from itself
         return None
-    return int(number) if number.is_integer() else number
+    return whole(number)

@@ -16,6 +16,7 @@ from mapper.said import NAMED, Reading
 from shared.command import EventTrack
 from shared.config import IDENTIFIERS, TYPES, Config, Rule, Sync
 from shared.event import rfc3339
+from shared.number import as_text, whole
 
 HOLD_MS = 10_000  # for events that come out of order; Twilio's callbacks spread over a few seconds
 KEEP_MS = 30 * 24 * 3600 * 1000  # for a name to come: as long as Twilio keeps its own events
@@ -130,11 +131,14 @@ def _complete(interaction: Interaction, event: Waiting) -> bool:
     task = interaction.tasks.get(event.task)
     match event.type:
         case "task.completed":
-            return task is not None and not event.thin and (task.virtual or wait_ms(task) is not None)
+            lasted = task is not None and ("task.created" in task.at or "duration_ms" in task.said)
+            return (
+                task is not None and lasted and not event.thin and (task.virtual or wait_ms(task) is not None)
+            )
         case "task.canceled":
-            return task is not None and ("task.created" in task.at or "task-queue.entered" in task.at)
+            return task is not None and "task.created" in task.at
         case "conversation.ended":
-            return interaction.wait_ms is not None and not interaction.unheard
+            return interaction.wait_ms is not None and interaction.created_ms > 0 and not interaction.unheard
         case "survey.completed":
             return interaction.only_a_survey or (
                 not interaction.unheard
@@ -225,7 +229,8 @@ def told(value: Any) -> str | int | None:
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return int(value) if value.is_integer() else f"{value:g}"
+        number = whole(value)
+        return number if isinstance(number, int) else as_text(number)
     return value if isinstance(value, str | int) else None
 
 
