@@ -1,12 +1,13 @@
 """One call to Brevo, as it is seen on the wire."""
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
 
 import pytest
 from prometheus_client import CollectorRegistry
 
-from brevo_sink.brevo import Brevo, Lost, NotSent, Reply
+from brevo_sink.brevo import ANSWER_BYTES_MAX, Brevo, Lost, NotSent, Reply
 from brevo_sink.budget import Budget
 from brevo_sink.metrics import Metrics
 
@@ -14,11 +15,12 @@ ANSWER = b'HTTP/1.1 201 Created\r\ncontent-length: 8\r\ncontent-type: applicatio
 
 
 class Wire:
-    """Takes requests and keeps them; answers what it is told, or hangs up after so many bytes."""
+    """Takes requests and keeps them; answers what it is told, whole or bit by bit, and hangs up where that is no ANSWER."""
 
     def __init__(self) -> None:
         self.requests: list[tuple[bytes, bytes]] = []
         self.answer = ANSWER
+        self.drip_s = 0.0  # between two bytes of it
         self.connections = 0
         self.cut = b""  # of the last request, that broke off
         self.ended = asyncio.Event()
@@ -33,24 +35,30 @@ class Wire:
                 ]
                 body = await reader.readexactly(int(lengths[0].partition(b":")[2])) if lengths else b""
                 self.requests.append((head, body))
-                writer.write(self.answer)
+                for bit in [self.answer] if not self.drip_s else [bytes([one]) for one in self.answer]:
+                    writer.write(bit)
+                    await writer.drain()
+                    await asyncio.sleep(self.drip_s)
                 if self.answer != ANSWER:
                     break
         except asyncio.IncompleteReadError as error:
             self.cut = error.partial
+        except ConnectionError:
+            pass
         finally:
             writer.close()
             self.ended.set()
 
 
 @asynccontextmanager
-async def calling(may=lambda: True):
+async def calling(may=lambda: True, timeout_s=20.0):
     wire = Wire()
     server = await asyncio.start_server(wire, "127.0.0.1", 0)
     async with server:
         brevo = Brevo(
             url=f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v3", api_key="key",
             budget=Budget(1), metrics=Metrics(CollectorRegistry()), log_calls=False, may=may,
+            timeout_s=timeout_s,
         )  # fmt: skip
         try:
             yield wire, brevo
@@ -96,6 +104,31 @@ async def test_an_answer_that_breaks_off_may_have_taken_effect_and_the_next_call
         made = await brevo.call("POST", "/contacts", json={})
 
     assert lost == Lost("RemoteProtocolError")
+    assert isinstance(made, Reply)
+
+
+async def test_an_answer_that_comes_bit_by_bit_is_given_up_in_the_time_an_answer_has():
+    async with calling(timeout_s=1.0) as (wire, brevo):
+        wire.drip_s = 0.1  # of more than a hundred bytes: no wait for one of them is long
+        began = time.monotonic()
+        lost = await brevo.call("POST", "/contacts", json={})
+        took_s = time.monotonic() - began
+        wire.drip_s = 0.0
+        made = await brevo.call("POST", "/contacts", json={})
+
+    assert lost == Lost("ReadTimeout")
+    assert 1.0 <= took_s < 5.0
+    assert isinstance(made, Reply)
+
+
+async def test_an_answer_without_end_is_given_up_and_not_held():
+    async with calling() as (wire, brevo):
+        wire.answer = b"HTTP/1.1 200 OK\r\ncontent-length: 99999999\r\n\r\n" + bytes(ANSWER_BYTES_MAX + 1)
+        lost = await brevo.call("POST", "/contacts", json={})
+        wire.answer = ANSWER
+        made = await brevo.call("POST", "/contacts", json={})
+
+    assert lost == Lost("ReadError")
     assert isinstance(made, Reply)
 
 

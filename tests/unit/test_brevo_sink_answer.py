@@ -8,14 +8,17 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from brevo_sink.answer import (
+    AGAIN_S,
     Halve,
     InDoubt,
     Partly,
     Singly,
     Without,
+    exists,
     of_contact,
     of_event,
     of_events,
+    without_words,
 )
 from shared.verdict import Done, Pause, Reject, Retry
 
@@ -78,8 +81,8 @@ def test_the_answer_to_a_contact_becomes_its_verdict(name, verdict):
     ("name", "count", "verdict"),
     [
         ("events/batch.accepted.202", 2, Done()),
-        ("events/batch.partial.207", 3, Partly({2: "event_name contains invalid characters"})),
-        ("events/batch.all_invalid.400", 1, Partly({0: "identifiers is required"})),
+        ("events/batch.partial.207", 3, Partly({2: "refused: event_name contains invalid characters"})),
+        ("events/batch.all_invalid.400", 1, Partly({0: "refused: identifiers is required"})),
         ("errors/401.key_not_found", 5, Pause),
         ("errors/429", 5, Retry("429", 1.0)),
         ("errors/500", 5, InDoubt("500")),
@@ -171,7 +174,20 @@ def test_no_answer_makes_the_table_raise(status, body):
 def test_what_brevo_repeats_of_a_customer_is_not_repeated_by_us():
     body = b'{"code":"invalid_parameter","message":"ana@example.com or +1 202 555 0147 is odd"}'
 
-    assert of_contact(422, {}, body) == Reject("422 invalid_parameter … or … is odd")
+    refused = of_contact(422, {}, body)
+
+    assert refused == Reject("422 invalid_parameter: … or … is odd")
+    assert (
+        without_words(refused.why) == "422 invalid_parameter"
+    )  # a name in it nobody can tell from another word
+
+
+@pytest.mark.parametrize("body", [b'{"message":"r\xe9essayez"}', b"[" * 100_000, b"\xff\xfe<"])
+def test_a_body_that_is_no_json_is_none_and_its_status_counts(body):
+    assert of_contact(503, {}, body) == Retry("503", AGAIN_S)
+    assert of_events(503, {}, body, 2) == InDoubt("503")
+    assert isinstance(of_contact(401, {}, body), Pause)
+    assert exists(400, body) is False
 
 
 @pytest.mark.parametrize(

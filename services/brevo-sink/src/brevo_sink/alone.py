@@ -137,7 +137,7 @@ class Alone:
                 spans.fail("429")
                 item.tries += 1
             case Retry() as retry:
-                spans.fail(retry.why)
+                spans.fail(answer.without_words(retry.why))
                 item.tries += 1
                 until = time.monotonic() + min(retry.after_s * item.tries, RETRY_MAX_S)
                 self._put_off[item.command.id] = (until, retry.why, item)

@@ -15,6 +15,11 @@ from brevo_sink.budget import UNTOLD_S, rest_s
 from shared.verdict import Done, Pause, Reject, Retry
 
 AGAIN_S = 5.0  # after what passes by itself: 425, 5xx
+NOT_JSON = (
+    msgspec.MsgspecError,
+    UnicodeDecodeError,
+    RecursionError,
+)  # that a body can cause; a proxy has words of its own
 
 
 class InDoubt(Struct, frozen=True):
@@ -215,14 +220,14 @@ def _by_index(body: Mapping[str, Any], count: int) -> dict[int, str]:
             where = error.get("eventIndex")
             for index in where if isinstance(where, list) else [where]:
                 if isinstance(index, int) and 0 <= index < count:
-                    refused[index] = _public(_message(error)) or "refused"
+                    refused[index] = ": ".join(filter(None, ("refused", _public(_message(error)))))
     return refused
 
 
 def _object(body: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
-    except msgspec.MsgspecError:
+    except NOT_JSON:
         return {}
 
 
@@ -234,9 +239,13 @@ def _message(error: Mapping[str, Any]) -> str:
 def _why(status: int, body: bytes) -> str:
     error = _object(body)
     code = error.get("code")
-    return " ".join(
-        filter(None, (str(status), code if isinstance(code, str) else "", _public(_message(error))))
-    )
+    words = f" {code}" if isinstance(code, str) else ""
+    return ": ".join(filter(None, (f"{status}{words}", _public(_message(error)))))
+
+
+def without_words(why: str) -> str:
+    """Of why something failed what names nobody for sure: Brevo's message, which may quote what it was sent, is left out."""
+    return why.partition(": ")[0]
 
 
 _PRIVATE = re.compile(r"(?<!\S)\S+@\S+|\+?\d[\d ().-]{6,}\d")

@@ -21,7 +21,7 @@ from shared.settings import SettingsError, secure_url
 
 CONNECT_S = 5.0
 TIMEOUT_S = 20.0
-FILE_BYTES_MAX = 16 * 1024**2  # of what an import refused: its rows and as much again
+ANSWER_BYTES_MAX = 16 * 1024**2  # also of a file of what an import refused: its rows and as much again
 SERVER_ERROR = 500
 UPSERT_CALLS = 16  # at once; at 60 a second, the most Brevo allows, they may take 250 ms each
 EVENT_CALLS = 2  # batches at once
@@ -90,6 +90,7 @@ class Brevo:
             "accept-encoding": "gzip, deflate",
             "user-agent": "tajo-twilio-flex",
         })  # fmt: skip
+        self._timeout_s = timeout_s
         self._timeout = httpx.Timeout(timeout_s, connect=CONNECT_S).as_dict()
         # httpx without its client, whose redirects, cookies and hooks nothing here uses, and a transport for each
         # connection, because a pool looks at all it has for every call: both cost as much as the call itself.
@@ -181,14 +182,17 @@ class Brevo:
             raise _MayNotError
 
     async def _exchange(self, request: httpx.Request) -> tuple[httpx.Response, bytes]:
-        """Raises httpx.HTTPError."""
+        """Raises httpx.HTTPError: also for an answer that comes bit by bit for too long, or without end."""
         transport = await self._free.get()
         try:
-            answer = await transport.handle_async_request(request)
-            try:
-                return answer, await answer.aread()
-            finally:
-                await answer.aclose()
+            async with asyncio.timeout(self._timeout_s):
+                answer = await transport.handle_async_request(request)
+                try:
+                    return answer, await _body(answer)
+                finally:
+                    await answer.aclose()
+        except TimeoutError as error:
+            raise httpx.ReadTimeout("the whole answer") from error
         finally:
             self._free.put_nowait(transport)
 
@@ -203,7 +207,7 @@ class Brevo:
                 chunks = bytearray()
                 async for chunk in answer.aiter_bytes():
                     chunks += chunk
-                    if len(chunks) > FILE_BYTES_MAX:
+                    if len(chunks) > ANSWER_BYTES_MAX:
                         return None
                 return bytes(chunks) if answer.status_code == httpx.codes.OK else None
         except (SettingsError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
@@ -235,6 +239,15 @@ class Brevo:
     def _unknown(self, kind: str) -> None:
         if kind:
             self._metrics.ambiguous.labels(kind).inc()
+
+
+async def _body(answer: httpx.Response) -> bytes:
+    body = bytearray()
+    async for chunk in answer.aiter_bytes():
+        body += chunk
+        if len(body) > ANSWER_BYTES_MAX:
+            raise httpx.ReadError("the answer is too large")
+    return bytes(body)
 
 
 _url = lru_cache(maxsize=64)(httpx.URL)

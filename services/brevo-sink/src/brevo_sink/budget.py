@@ -20,6 +20,7 @@ HOURLY_FROM = 5_000  # a limit this large is one an hour, whatever its reset say
 REST_MAX_S = 60.0  # after a 429; then one call looks again, whatever the header said
 REST_MIN_S = 0.1
 UNTOLD_S = 1.0  # rest after a 429 that does not say how long
+DIGITS_MAX = 15  # of a limit; a longer one is none
 LOOK_S = 0.1  # between looks while one call finds out whether a bucket is open again
 PROBE_MAX_S = 30.0  # that call has; longer than any call takes (settings.py)
 
@@ -137,7 +138,7 @@ class Bucket:
     def _learn(self, headers: Mapping[str, str]) -> bool:
         """Take the limit over from an answer; whether it is one an hour."""
         text = headers.get("x-sib-ratelimit-limit", "")
-        if not text.isdecimal() or not int(text):
+        if not text.isdecimal() or len(text) > DIGITS_MAX or not int(text):
             return self._hourly_only
         limit = int(text)
         hourly = (

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
+from brevo_sink.answer import NOT_JSON
 from brevo_sink.request import fingerprint
 from shared.command import ContactUpsert, Value
 
@@ -126,5 +127,5 @@ def _cells(file: bytes) -> Iterator[str]:
 def _object(answer: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(answer, type=dict[str, Any])
-    except msgspec.MsgspecError:
+    except NOT_JSON:
         return {}

@@ -11,6 +11,7 @@ import msgspec
 import structlog
 from msgspec import Struct
 
+from brevo_sink import answer
 from brevo_sink.brevo import Brevo, Reply, Result
 from brevo_sink.desk import Item
 from brevo_sink.gate import Gate
@@ -137,7 +138,7 @@ def _page(result: Result) -> _Page | None:
         return None
     try:
         return msgspec.json.decode(result.body, type=_Page)
-    except msgspec.MsgspecError:
+    except answer.NOT_JSON:
         return None
 
 

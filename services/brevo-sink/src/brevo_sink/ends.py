@@ -8,7 +8,7 @@ from typing import TypeVar
 import nats.errors
 import structlog
 
-from brevo_sink import papers
+from brevo_sink import answer, papers
 from brevo_sink.answer import Outcome
 from brevo_sink.brevo import UPSERT_CALLS
 from brevo_sink.desk import Desk, Item
@@ -63,7 +63,7 @@ class Ends:
                 self._gate.shut(outcome)
                 await self.back(items)
             case Retry(why):
-                spans.fail(why)
+                spans.fail(answer.without_words(why))
                 await self._put_off(items, outcome)
             case _:
                 raise AssertionError(f"no such outcome here: {outcome}")
@@ -88,7 +88,7 @@ class Ends:
         if not items:
             return
         for item, why in zip(items, whys, strict=True):
-            spans.fail(why, [item.trace])
+            spans.fail(answer.without_words(why), [item.trace])
         await self.say([papers.letter(item, why) for item, why in zip(items, whys, strict=True)])
         once = [item.command.id for item in items if not isinstance(item.command, ContactUpsert)]
         self._ledger.write(once, "rejected")

@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from brevo_sink.answer import of_contact
+from brevo_sink.answer import NOT_JSON, of_contact
 from brevo_sink.brevo import Brevo, Reply, Result
 from shared.config import Attribute, Config
 from shared.verdict import Pause
@@ -27,7 +27,7 @@ _ACCEPTABLE = {
 
 
 def missing(fields: Mapping[str, Attribute], body: bytes) -> tuple[dict[str, str], list[str]]:
-    """From the answer of GET /contacts/attributes: what to make, name → type; and what clashes.  Pure.
+    """From the answer of GET /contacts/attributes: what to make, name → type; and what clashes.  Pure.  Raises NOT_JSON.
 
     https://developers.brevo.com/reference/getattributes-1
     """
@@ -70,7 +70,10 @@ async def look(brevo: Brevo, config: Config) -> Looked | Pause:
     if (stop := why_not(attributes)) is not None:
         return stop
     assert isinstance(attributes, Reply)  # noqa: S101 - anything else has stopped us
-    create, problems = missing(config.fields, attributes.body)
+    try:
+        create, problems = missing(config.fields, attributes.body)
+    except NOT_JSON:
+        return Pause("what answers is not Brevo: its attributes are no JSON", "is TAJO_BREVO_URL right?")
     for id_, result in zip(lists, listed, strict=True):
         if isinstance(result, Reply) and result.status == 404:
             problems.append(f"list {id_} does not exist")

@@ -67,7 +67,7 @@ async def foreign_name(brevo: Brevo, command: ContactUpsert) -> str | Retry:
 def _name_in(body: bytes) -> str:
     try:
         attributes = msgspec.json.decode(body, type=dict[str, object]).get("attributes")
-    except msgspec.MsgspecError:
+    except answer.NOT_JSON:
         return ""
     name = attributes.get("EXT_ID") if isinstance(attributes, dict) else None
     return name if isinstance(name, str) else ""
