@@ -41,6 +41,7 @@ PHONES = frozenset({
     "from", "to", "caller", "called", "phone", "outboundto", "mobile", "customeraddress", "address", "proxyaddress",
     "projectedaddress", "authoraddress", "phonenumber",
 })  # fmt: skip
+WRITTEN = frozenset({"comment", "content", "feedback", "initialmessage", "question"})
 """Names of fields, in small letters, without _ and -, and without what stands before their last dot."""
 
 
@@ -78,6 +79,8 @@ class Pseudonyms:
                 return {self._text(key): self._value(value, key) for key, value in given.items()}
             case list():
                 return [self._value(value, name) for value in given]
+            case str() if plain in WRITTEN:
+                return redact.BODY if given else given
             case str() if given[:1] in ("{", "["):
                 try:
                     return msgspec.json.encode(self._value(msgspec.json.decode(given), name)).decode()
