@@ -244,6 +244,23 @@ async def test_a_full_spool_says_503_and_unready_and_the_log_has_exactly_what_wa
     assert len(log) == len(set(log))
 
 
+async def test_a_log_that_is_full_is_named_and_costs_no_webhook(nats_server, ingest):
+    connection = await nats.connect(nats_server.url)
+    jetstream = connection.jetstream()
+    whole = (await jetstream.stream_info("TWILIO")).config
+    await jetstream.update_stream(whole.evolve(max_bytes=1))
+    load = Load(ingest.url)
+    async with httpx.AsyncClient(base_url=ingest.url) as client:
+        assert await load.post(client, 1) == 204
+        await until(lambda: "JetStream refuses it: maximum bytes exceeded; 1 messages in" in health(ingest))
+        await jetstream.update_stream(whole)
+        await drained(ingest)
+        await until(lambda: health(ingest) == "ready\n")
+    await connection.close()
+
+    assert set(await log_of(nats_server.url)) == load.acknowledged
+
+
 async def test_a_disk_that_fails_says_503_and_the_log_is_still_used_and_it_spools_again_when_mended(
     nats_server, ingest
 ):

@@ -28,7 +28,7 @@ from nats.protocol.parser import AUTHORIZATION_VIOLATION, PERMISSIONS_ERR
 from shared import dead, headers
 from shared.login import CERTIFICATES, DENIED, NOBODY, Login
 from shared.message import Message
-from shared.publish import FAILURES, NotPublishedError, publish, publish_each
+from shared.publish import FAILURES, NotPublishedError, publish, publish_each, refused
 from shared.pull import Pull
 from shared.topology import Consumer
 
@@ -283,7 +283,7 @@ class Publisher:
         try:
             return max(await publish_each(self._connection(), messages))
         except FAILURES as error:
-            raise NotPublishedError(f"{type(error).__name__} from NATS") from error
+            raise refused(error) from error
 
     def _connection(self) -> Client:
         if not self._may():

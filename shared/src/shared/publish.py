@@ -44,7 +44,13 @@ async def publish(connection: Client, messages: Sequence[Message]) -> None:
                 if len(chunk) < ATOMIC_FROM or not await _publish_atomic(connection, chunk):
                     await publish_each(connection, chunk)
     except FAILURES as error:
-        raise NotPublishedError(f"{type(error).__name__} from NATS") from error
+        raise refused(error) from error
+
+
+def refused(error: Exception) -> NotPublishedError:
+    """What one of FAILURES says to who publishes; a stream's own words, as that it is full, name nobody."""
+    said = error.description if isinstance(error, nats.js.errors.APIError) else ""
+    return NotPublishedError(f"JetStream refuses it: {said}" if said else f"{type(error).__name__} from NATS")
 
 
 def _root(message: Message) -> str:

@@ -43,6 +43,7 @@ class Keep:
         self._spool = spool
         self._metrics = metrics
         self.forgets: Callable[[Message], bool] = lambda _: False  # of somebody who was forgotten
+        self.refusal = ""  # why the log did not take what was published last; an empty text where it did
         self._refused = float("-inf")
         self._kept = asyncio.Event()
         metrics.spool_messages.set_function(lambda: spool.messages)
@@ -91,8 +92,10 @@ class Keep:
             return False
         try:
             await self._publish(self._remembered(group.messages))
-        except NotPublishedError:
+        except NotPublishedError as error:
+            self.refusal = str(error)
             return False
+        self.refusal = ""
         await self._spool.forget(group)
         self._metrics.drained.inc(len(group.messages))
         return True
@@ -112,5 +115,6 @@ class Keep:
                 await self._publish(messages)
         except (NotPublishedError, TimeoutError) as error:
             self._refused = time.monotonic()
-            return str(error) or "the log is too slow"
+            self.refusal = str(error) or "the log is too slow"
+            return self.refusal
         return ""

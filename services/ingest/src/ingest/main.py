@@ -64,7 +64,7 @@ def create_app(settings: Settings, config: Config, login: Login) -> AsgiFastStre
     def note() -> str:
         if spool.messages or away:
             held = f"{spool.messages} messages in {spool.bytes} of {spool.bytes_max} bytes"
-            return f"spooling: {away or 'the log is back'}; {held}"
+            return f"spooling: {away or keep.refusal or 'the log is back'}; {held}"
         return f"no spool: {spool.why}" if spool.why else ""
 
     publish = bus.Publisher(broker).publish
