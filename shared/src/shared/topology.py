@@ -18,7 +18,6 @@ class Stream:
     max_bytes: int = -1
     discard_new: bool = False  # a full stream refuses, which is heard, instead of dropping, which is not
     duplicate_window_s: float = 120
-    append_only: bool = False  # deny_delete and deny_purge
 
 
 @dataclass(frozen=True)
