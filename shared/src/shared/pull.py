@@ -49,6 +49,7 @@ class Pull:
         self._messages: list[Msg] = []
         self._ended = asyncio.Event()
         self._well = True
+        self._full = False  # the last request ended because the next message was one too much
 
     async def begin(self) -> None:
         """Hear what is asked for."""
@@ -72,7 +73,8 @@ class Pull:
         if not self._messages and not self._well:
             await asyncio.sleep(AGAIN_S)
         heard, self._messages = self._messages[: self._batch], self._messages[self._batch :]
-        if self._ahead and len(heard) == self._batch and not self._messages and not self._kept:
+        more = len(heard) == self._batch or self._full
+        if self._ahead and more and not self._messages and not self._kept:
             with suppress(nats.errors.Error):  # then it is asked for when it is wanted
                 await self._ask_for_batch()
         return heard
@@ -109,7 +111,7 @@ class Pull:
 
     async def _ask(self, count: int, request: bytes) -> None:
         self._asked += 1
-        self._left = count
+        self._left, self._full = count, False
         self._ended.clear()
         await self._connection.publish(self._subject, request, self._reply())
 
@@ -134,7 +136,8 @@ class Pull:
                 self._ended.set()
         elif message.subject == self._reply():
             said = message.headers or {}
-            self._well = said.get("Status") in (_NOTHING, _OVER) or said.get("Description") == _FULL
+            self._full = said.get("Description") == _FULL
+            self._well = self._full or said.get("Status") in (_NOTHING, _OVER)
             self._left = 0
             self._ended.set()
         elif message.subject == self._kept_reply:
