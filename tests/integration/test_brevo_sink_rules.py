@@ -198,7 +198,7 @@ async def test_of_a_batch_each_bad_event_is_a_dead_letter_and_each_good_one_is_t
 
     letters = await nats_server.messages("DEAD")
     assert sorted(json.loads(letter.data)["id"] for letter in letters) == sorted(refused)
-    assert {letter.headers["Tajo-Dead-Why"] for letter in letters} == {"event_name is not allowed"}
+    assert {letter.headers["Tajo-Dead-Why"] for letter in letters} == {"refused: event_name is not allowed"}
     assert sorted(keys(brevo)) == sorted({one.id for one in wanted} - refused)
 
 

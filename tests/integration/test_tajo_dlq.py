@@ -65,11 +65,11 @@ async def test_what_was_refused_is_seen_by_cause_and_said_again_in_order_once_th
     sequence = str(grouped[0]["sequence"])
     shown = json.loads((await tajo(nats_server.url, "show", sequence, "--json")).stdout)
     brevo.event_log.refused_names.clear()
-    retried = await tajo(nats_server.url, "retry", "--cause", "event_name is not allowed")
+    retried = await tajo(nats_server.url, "retry", "--cause", "refused: event_name is not allowed")
     await nats_server.all_acked(BREVO_SINK)
     left = json.loads((await tajo(nats_server.url, "ls", "--each", "--json")).stdout)
 
-    assert f"{EVENTS} × event_name is not allowed" in listed.stdout  # noqa: RUF001
+    assert f"{EVENTS} × refused: event_name is not allowed" in listed.stdout  # noqa: RUF001
     assert [group["count"] for group in grouped] == [EVENTS, 1]
     assert json.loads(shown["body"])["id"] == "WT0/task.created"
     assert shown["trace_id"] == begun.split("-")[1]
