@@ -43,6 +43,7 @@ RateName = Literal[
     "flex", "conversations", "taskrouter", "taskrouter_events", "events", "interactions", "web_chats", "web_channels"
 ]  # fmt: skip
 
+Rate = Annotated[int, Meta(ge=1, le=1000)]
 
 Resource = Literal[
     "tasks", "conversations", "messages", "open_tasks", "workers", "task_queues", "statistics", "channels"
@@ -69,7 +70,7 @@ class Poller(Struct, forbid_unknown_fields=True, frozen=True, kw_only=True):
         float, Meta(gt=0, le=1, description="how much of Twilio's limits is ours; others share the account")
     ] = 0.8
     rates: Annotated[
-        dict[RateName, Annotated[int, Meta(ge=1, le=1000)]],
+        dict[RateName, Rate],
         Meta(description="calls a second, where the account's limits are others than those we know of"),
     ] = {}
     workspace_sid: Annotated[str, Meta(description="WS…; else what Flex says")] = ""
@@ -95,6 +96,9 @@ class Attribute(Struct, forbid_unknown_fields=True, frozen=True):
     type: AttributeType = "text"
 
 
+Wanted = str | int | float | bool | list[str | int | float | bool]
+
+
 class Rule(Struct, forbid_unknown_fields=True, frozen=True):
     """What Brevo is told when something happens."""
 
@@ -104,7 +108,7 @@ class Rule(Struct, forbid_unknown_fields=True, frozen=True):
         Meta(description="further event properties, each with the source its value comes from"),
     ] = {}
     when: Annotated[
-        dict[str, str | int | float | bool | list[str | int | float | bool]],
+        dict[str, Wanted],
         Meta(description="sources and the value, or values, each must have"),
     ] = {}
     enabled: bool = True

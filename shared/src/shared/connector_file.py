@@ -23,9 +23,11 @@ from shared.config import (
     Channel,
     Config,
     LogLevel,
+    Rate,
     RateName,
     Resource,
     Rule,
+    Wanted,
 )
 
 _ATTRIBUTE = re.compile(r"[A-Z][A-Z0-9_]{0,49}")  # facts: mixed case is ignored in silence by Brevo
@@ -37,6 +39,15 @@ _WORDS = {
     "rates": get_args(RateName),
     "channels": get_args(Channel),
 }
+_VALUES: dict[str, Any] = {
+    "field_mapping": str | Attribute,
+    "event_mapping": str | Rule,
+    "properties": str,
+    "when": Wanted,
+    "rates": Rate,
+}
+"""What each mapping of the file holds; msgspec does not say which of its keys is wrong."""
+
 PROBLEMS_MAX = 50  # that are told at once
 BYTES_MAX = 1024**2  # of the file; ours has 4 KB, and each field and rule some 100 bytes
 NODES_MAX = (
@@ -141,9 +152,10 @@ def _plain(node: Any, count: Iterator[int]) -> Any:
 
 def _named_steps(tree: Any, steps: tuple[str, ...]) -> tuple[str, ...]:
     """The steps with the keys msgspec does not name."""
-    return tuple(
-        _bad_key(_at(tree, steps[:n]), steps[:n]) if step == "..." else step for n, step in enumerate(steps)
-    )
+    named: tuple[str, ...] = ()
+    for step in steps:
+        named = (*named, _bad_key(_at(tree, named), named[-1]) if step == "..." else step)
+    return named
 
 
 def _at(tree: Any, steps: tuple[str, ...]) -> Any:
@@ -236,9 +248,9 @@ def _steps(path: str) -> tuple[str, ...]:
     return tuple(item or key for item, key in re.findall(r"\[([^\]]*)\]|\.([^.\[]+)", path))
 
 
-def _bad_key(mapping: dict[str, Any], steps: tuple[str, ...]) -> str:
-    """Which value of a mapping cannot be read; the first, where all can."""
-    kind: Any = {"field_mapping": str | Attribute, "event_mapping": str | Rule}.get(steps[-1], str)
+def _bad_key(mapping: dict[str, Any], name: str) -> str:
+    """Which value of the mapping of this name cannot be read; the first, where all can."""
+    kind = _VALUES[name]
     for key, value in mapping.items():
         try:
             msgspec.convert(value, kind)
@@ -251,13 +263,12 @@ def _problem(tree: Any, steps: tuple[str, ...], what: str) -> Problem:
     """Place a mistake: go down the tree as far as the path leads."""
     line, column = 0, 0
     node: Any = tree
-    for depth, step in enumerate(steps):
+    for step in steps:
         try:
             if not hasattr(node, "keys"):
                 line, column = node.lc.item(int(step))
                 node = node[int(step)]
             else:
-                step = _bad_key(node, steps[:depth]) if step == "..." else step  # noqa: PLW2901 - msgspec names no key
                 line, column = node.lc.key(step)
                 node = node[step]
         except (KeyError, AttributeError, ValueError, IndexError, TypeError):
