@@ -105,6 +105,7 @@ def test_an_event_name_brevo_does_not_take_is_a_mistake_however_the_rule_is_writ
         (" SUPPORT_RESOLVED", " {name: X, when: {reason: {a: b}}}", "line 28, column 36: Expected `bool | int | float | str | array`, got `object`"),
         (" SUPPORT_RESOLVED", " {name: X, when: {reason: [a, [b]]}}", "line 28, column 48: Expected `bool | int | float | str`, got `array`"),
         ("debug: false", "poller: {rates: {flex: 5, events: 0}}", "line 11, column 31: Expected `int` >= 1"),
+        (" SUPPORT_RESOLVED", " {name: X, delivery: twice}", "line 28, column 29: Invalid enum value 'twice'; it is one of exactly_once, at_least_once, at_most_once"),
         ("[voice,", "[fax,", "line 10, column 16: Invalid enum value 'fax'; it is one of voice, sms, whatsapp, webchat, email, messenger, video, rcs"),
         ("debug: false", "time_zone: Mars/Base", "line 11, column 5: no time zone is called 'Mars/Base'"),
     ],

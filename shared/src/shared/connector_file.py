@@ -14,6 +14,7 @@ from msgspec import Struct
 from ruamel.yaml import YAML
 from ruamel.yaml.error import MarkedYAMLError
 
+from shared.command import Delivery
 from shared.config import (
     EVENT_TYPES,
     IDENTIFIERS,
@@ -38,6 +39,7 @@ _WORDS = {
     "resources": get_args(Resource),
     "rates": get_args(RateName),
     "channels": get_args(Channel),
+    "delivery": get_args(Delivery),
 }
 _VALUES: dict[str, Any] = {
     "field_mapping": str | Attribute,
