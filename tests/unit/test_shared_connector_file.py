@@ -128,6 +128,20 @@ def test_what_is_not_yaml_is_named_where_it_breaks():
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("field_mapping:\n  customer_tier: S3CRET\nfield_mapping:\n  account_id: S3CRET\n", "line 3, column 1: 'field_mapping'"),
+        ("event_mapping:\n  task.created: S3CRET\n  task.created: S3CRET\n", "line 3, column 3: 'task.created'"),
+        ("a: &a {x: S3CRET}\nb:\n  <<: *a\n  <<: *a\n", "line 4, column 3: '<<'"),
+        (f"{'k' * 99}: S3CRET\n" * 2, f"line 2, column 1: '{'k' * 80}'"),
+    ],
+    ids=["section", "rule", "merge", "long"],
+)  # fmt: skip
+def test_what_is_there_twice_is_named_without_what_it_holds(text, said):
+    assert problems(text) == [f"{said} is there already: keep one"]
+
+
 def test_a_mapping_in_two_places_is_refused():
     text = SHIPPED.replace("    debug: false", "    debug: false\n    field_mapping: {account_id: OTHER}")
 

@@ -12,6 +12,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Struct
 from ruamel.yaml import YAML
+from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError
 
 from shared.command import Delivery
@@ -33,6 +34,7 @@ from shared.config import (
 
 _ATTRIBUTE = re.compile(r"[A-Z][A-Z0-9_]{0,49}")  # facts: mixed case is ignored in silence by Brevo
 _UNKNOWN = re.compile(r"unknown field `(.+)`")
+_QUOTED = re.compile(r'"([^"]*)"')
 _WORDS = {
     "type": get_args(AttributeType),
     "log_level": get_args(LogLevel),
@@ -108,14 +110,19 @@ def parse(text: str, path: str = "config") -> Config:
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
-        raise ConfigError(
-            path, [Problem(line, column, f"not YAML: {error.problem or error.context}")]
-        ) from error
+        raise ConfigError(path, [Problem(line, column, _not_yaml(error))]) from error
     config, problems = _converted(tree, plain)
     problems += [_problem(tree, steps, what) for steps, what in _mistakes(config)]
     if problems:
         raise ConfigError(path, sorted(problems, key=lambda problem: (problem.line, problem.column)))
     return config
+
+
+def _not_yaml(error: MarkedYAMLError) -> str:
+    """What is wrong, for a person.  ruamel tells of a key that is there twice with both its values: only the key is said."""
+    what = error.problem or error.context
+    twice = _QUOTED.search(what) if isinstance(error, DuplicateKeyError) else None
+    return f"{twice[1][:80]!r} is there already: keep one" if twice else f"not YAML: {what}"
 
 
 class _TooMuchError(Exception):
