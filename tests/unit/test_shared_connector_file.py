@@ -131,6 +131,20 @@ def test_what_is_not_yaml_is_named_where_it_breaks():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
+        ("a: b\nc: \a\n", "line 2, column 4: not YAML: special characters are not allowed"),
+        ("a: 2026-13-01\n", "line 1, column 1: holds a date or a number that is none: put it in quotes if it is text"),
+        ("a: !!int\n", "line 1, column 1: holds a date or a number that is none: put it in quotes if it is text"),
+        ('a: "\\U99999999"\n', "line 1, column 1: holds a date or a number that is none: put it in quotes if it is text"),
+    ],
+    ids=["control", "date", "number", "character"],
+)  # fmt: skip
+def test_a_value_that_yaml_itself_cannot_read_is_a_mistake_like_the_others(text, said):
+    assert problems(text) == [said]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
         ("field_mapping:\n  customer_tier: S3CRET\nfield_mapping:\n  account_id: S3CRET\n", "line 3, column 1: 'field_mapping'"),
         ("event_mapping:\n  task.created: S3CRET\n  task.created: S3CRET\n", "line 3, column 3: 'task.created'"),
         ("a: &a {x: S3CRET}\nb:\n  <<: *a\n  <<: *a\n", "line 4, column 3: '<<'"),

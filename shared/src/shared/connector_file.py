@@ -14,6 +14,7 @@ from msgspec import Struct
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.reader import ReaderError
 
 from shared.command import Delivery
 from shared.config import (
@@ -111,6 +112,14 @@ def parse(text: str, path: str = "config") -> Config:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         raise ConfigError(path, [Problem(line, column, _not_yaml(error))]) from error
+    except ReaderError as error:
+        before = text[: error.position]
+        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        raise ConfigError(path, [Problem(line, column, f"not YAML: {error.reason}")]) from error
+    except (ValueError, LookupError, ArithmeticError) as error:
+        # ruamel lets through what int() and datetime raise, and says no place.
+        what = "holds a date or a number that is none: put it in quotes if it is text"
+        raise ConfigError(path, [Problem(1, 1, what)]) from error
     config, problems = _converted(tree, plain)
     problems += [_problem(tree, steps, what) for steps, what in _mistakes(config)]
     if problems:
