@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 import pytest
 
-from shared.settings import PORT, SettingsError, env, load
+from shared.settings import PORT, SettingsError, env, load, make_folder
 
 
 class Settings(msgspec.Struct):
@@ -59,3 +59,16 @@ def test_a_port_no_machine_has_is_none():
 def test_an_empty_variable_is_an_absent_one():
     with pytest.raises(SettingsError, match="TOKEN is not set"):
         load(Settings, {"TOKEN": ""})
+
+
+def test_a_folder_that_cannot_be_made_or_written_is_named_with_what_to_set(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/mapper").touch()
+
+    make_folder(tmp_path / "new", "mapper")
+    make_folder(tmp_path / "new", "mapper")
+
+    assert (tmp_path / "new/mapper").is_dir()
+    for data_dir in (tmp_path / "data", tmp_path / "data/mapper", Path("/dev/null/x"), Path("/proc/nope")):
+        with pytest.raises(SettingsError, match=r"/mapper cannot be .*: set TAJO_DATA_DIR to a folder"):
+            make_folder(data_dir, "mapper")

@@ -115,7 +115,9 @@ class Store:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise CredentialsError(f"{self._place.store} cannot be read: {error.strerror}") from error
+            raise CredentialsError(
+                f"{self._place.store} cannot be read ({error.strerror}): is TAJO_DATA_DIR right, or TAJO_CREDENTIALS?"
+            ) from error
 
     def _opened(self, sealed: bytes, keys: list[Fernet]) -> dict[str, Installed]:
         try:

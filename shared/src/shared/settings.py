@@ -1,5 +1,7 @@
 """Settings from the environment: every missing or bad one is named at once, none is read at import."""
 
+import errno
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_type_hints
@@ -64,6 +66,19 @@ def secure_url(variable: str, url: str, *, allow_http: bool) -> str:
     if parsed.scheme == "https" or allow_http or parsed.hostname in ("127.0.0.1", "localhost", "::1"):
         return url.rstrip("/")
     raise SettingsError(f"{variable} is not https: set TAJO_ALLOW_HTTP=1 if plain http is meant")
+
+
+def make_folder(data_dir: Path, service: str) -> None:
+    """Make the service's folder in TAJO_DATA_DIR, if it is not there.  Raises SettingsError where it cannot be written."""
+    folder = data_dir / service
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise SettingsError(
+            f"{folder} cannot be made or written ({error.strerror}): set TAJO_DATA_DIR to a folder that may be"
+        ) from error
 
 
 def variable_of(hint: Any) -> str:

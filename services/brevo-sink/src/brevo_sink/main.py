@@ -29,7 +29,7 @@ from shared.lease import Lease
 from shared.login import Login, login_as
 from shared.otel import Otel
 from shared.pending import Pending
-from shared.settings import SettingsError, secure_url
+from shared.settings import SettingsError, make_folder, secure_url
 from shared.settings import load as load_settings
 from shared.topology import BREVO, BREVO_SINK, BREVO_SINK_PAST, RECEIPTS
 
@@ -40,7 +40,6 @@ def create_app(settings: Settings, config: Config, login: Login) -> AsgiFastStre
     metrics = Metrics(registry)
     broker = bus.connect(settings.nats_url, service="brevo-sink", login=login)
     folder = settings.data_dir / "brevo-sink"
-    folder.mkdir(parents=True, exist_ok=True)
     lease = Lease(broker, "brevo-sink", folder)
     ledger = Ledger(folder / "ledger.sqlite")
     gate = Gate(metrics)
@@ -161,6 +160,7 @@ def main() -> None:
         login = login_as("brevo-sink", settings.nats_url, os.environ)
         secure_url("TAJO_BREVO_URL", settings.brevo_url, allow_http=settings.allow_http)
         listening = service.listen("TAJO_BREVO_SINK_PORT", settings.host, settings.port)
+        make_folder(settings.data_dir, "brevo-sink")
     except (SettingsError, ConfigError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
         sys.exit(os.EX_CONFIG)

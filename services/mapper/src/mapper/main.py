@@ -28,7 +28,7 @@ from shared.lease import Lease
 from shared.login import Login, login_as
 from shared.otel import Otel
 from shared.pending import Pending
-from shared.settings import SettingsError
+from shared.settings import SettingsError, make_folder
 from shared.settings import load as load_settings
 from shared.topology import DEAD, MAPPER, TWILIO
 
@@ -40,7 +40,6 @@ def create_app(settings: Settings, config: Config, login: Login) -> AsgiFastStre
     registry = CollectorRegistry()
     broker = bus.connect(settings.nats_url, service="mapper", login=login)
     folder = settings.data_dir / "mapper"
-    folder.mkdir(parents=True, exist_ok=True)
     lease = Lease(broker, "mapper", folder)
     shelf = Shelf(folder)
     metrics = Metrics(registry)
@@ -110,6 +109,7 @@ def main() -> None:
         otel = load_settings(Otel, os.environ)
         login = login_as("mapper", settings.nats_url, os.environ)
         listening = service.listen("TAJO_MAPPER_PORT", settings.host, settings.port)
+        make_folder(settings.data_dir, "mapper")
     except (SettingsError, ConfigError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
         sys.exit(os.EX_CONFIG)

@@ -22,7 +22,7 @@ from shared.lease import Lease
 from shared.log import set_up
 from shared.login import Login, login_as
 from shared.otel import Otel
-from shared.settings import SettingsError, secure_url
+from shared.settings import SettingsError, make_folder, secure_url
 from shared.settings import load as load_settings
 
 
@@ -93,6 +93,7 @@ def main() -> None:
         for product, url in settings.urls.items():
             secure_url(f"TAJO_TWILIO_{product.upper()}_URL", url, allow_http=settings.allow_http)
         listening = service.listen("TAJO_POLLER_PORT", settings.host, settings.port)
+        make_folder(settings.data_dir, "poller")
     except (SettingsError, ConfigError) as error:
         print(error, file=sys.stderr)  # noqa: T201 - for the person who starts it
         sys.exit(os.EX_CONFIG)
