@@ -14,6 +14,7 @@ USABLE = {"BREVO_API_KEY": "xkeysib-1", "TWILIO_AUTH_TOKEN": "a token", "TAJO_NA
         ("mapper", {"TAJO_DATA_DIR": "/dev/null/x"}, "set TAJO_DATA_DIR to a folder that may be"),
         ("brevo-sink", {"TAJO_DATA_DIR": "/proc/nope"}, "set TAJO_DATA_DIR to a folder that may be"),
         ("poller", {"TAJO_DATA_DIR": "/proc/nope"}, "set TAJO_DATA_DIR to a folder that may be"),
+        ("mapper", {"TAJO_NATS_URL": "nats://[::1"}, "TAJO_NATS_URL names no server: write nats://host:port"),
         ("ingest", {"TAJO_DATA_DIR": "/dev/null/x"}, "is TAJO_DATA_DIR right, or TAJO_CREDENTIALS?"),
     ],
 )

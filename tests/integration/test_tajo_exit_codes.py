@@ -48,6 +48,8 @@ def test_one_that_is_interrupted_ends_with_130_and_no_traceback():
     [
         (("customer", "show", "x", "--config", "/nonexistent.yaml"), 78),
         (("quarantine", "recheck"), 78),
+        (("log", "ls", "--nats-url", "nats://[::1"), 78),
+        (("bootstrap", "--nats-url", "nats://h:port"), 78),
         (("customer", "show", "x", "--data-dir", "/nonexistent"), 1),
         (("quarantine", "ls"), 69),
         (("bootstrap",), 69),

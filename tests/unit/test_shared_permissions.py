@@ -66,6 +66,14 @@ def test_several_servers_are_told_by_comma_and_our_user_comes_before_the_urls():
     assert Login(USERS["ingest"], "p").servers(told) == ["nats://n1:4222", "nats://n2:4222"]
 
 
+def test_a_url_that_names_no_server_is_a_mistake():
+    for url in ("nats://[::1", "nats://h:port", "nats://h:99999", "nats://", "", "nats://n1:4222,"):
+        with pytest.raises(SettingsError, match=r"^TAJO_NATS_URL names no server: write nats://host:port"):
+            login_as("mapper", url, {})
+    for url in ("nats://[::1]:4222", "localhost:4222", "n1", "nats://user:pass@n1, tls://n2"):
+        login_as("mapper", url, {})
+
+
 def test_tls_is_what_the_url_says_and_a_certificate_without_it_is_a_mistake():
     assert login_as("mapper", "tls://n1:4222", {}).options()["tls_handshake_first"] is True
     assert isinstance(login_as("mapper", "tls://n1:4222", {}).tls, ssl.SSLContext)

@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 import pytest
 
-from shared.settings import PORT, SettingsError, env, load, make_folder
+from shared.settings import PORT, SettingsError, env, load, make_folder, secure_url
 
 
 class Settings(msgspec.Struct):
@@ -59,6 +59,13 @@ def test_a_port_no_machine_has_is_none():
 def test_an_empty_variable_is_an_absent_one():
     with pytest.raises(SettingsError, match="TOKEN is not set"):
         load(Settings, {"TOKEN": ""})
+
+
+def test_a_url_that_names_no_host_is_a_mistake():
+    for url in ("https://[::1", "https://", "brevo", "https://h:port"):
+        with pytest.raises(SettingsError, match=r"^URL is no URL: write https://host$"):
+            secure_url("URL", url, allow_http=True)
+    assert secure_url("URL", "https://[::1]:8443/v3/", allow_http=False) == "https://[::1]:8443/v3"
 
 
 def test_a_folder_that_cannot_be_made_or_written_is_named_with_what_to_set(tmp_path):

@@ -62,12 +62,7 @@ def reaching(nats_url: str, *, as_json: bool) -> Iterator[None]:
     except DeniedError as error:
         raise failure(str(error), error.remedy, code=UNAVAILABLE, as_json=as_json) from error
     except (NotPublishedError, nats.errors.Error, OSError) as error:
-        try:
-            host, port = address(nats_url)
-        except ValueError as wrong:
-            raise failure(
-                "TAJO_NATS_URL has no port number", "write nats://host:port", code=UNUSABLE, as_json=as_json
-            ) from wrong
+        host, port = address(nats_url)
         raise failure(
             f"no broker of ours at {host}:{port}: {type(error).__name__}",
             "is it running, is TAJO_NATS_URL right, and was `tajo bootstrap` done?",

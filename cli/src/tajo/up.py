@@ -147,7 +147,7 @@ def _address(url: str) -> tuple[str, int]:
     try:
         return nats_server.address(url)
     except ValueError as error:
-        raise CannotStartError("TAJO_NATS_URL has no port number; write nats://host:port") from error
+        raise CannotStartError("TAJO_NATS_URL names no server: write nats://host:port") from error
 
 
 def _embedded(url: str, config: Path) -> Child | None:

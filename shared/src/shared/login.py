@@ -75,6 +75,8 @@ class Tls(Struct, frozen=True):
 
 def login_as(name: str, url: str, environ: Mapping[str, str]) -> Login:
     """As the user of this name, from the environment; TLS where the URL is tls://.  Raises SettingsError."""
+    if not all(_names_server(one.strip()) for one in url.split(",")):
+        raise SettingsError("TAJO_NATS_URL names no server: write nats://host:port, several by comma")
     user = USERS[name]
     password, problem = text(user.password, environ)
     if problem:
@@ -113,6 +115,15 @@ async def _wait_closed(transport: TcpTransport) -> None:
 def new_password() -> str:
     """A password that the broker's configuration takes for nothing else: digits alone would be a number there."""
     return f"p{secrets.token_hex(24)}"
+
+
+def _names_server(url: str) -> bool:
+    """Whether there is a host, and no port that none can be; nats-py takes a URL without its scheme too."""
+    try:
+        parsed = urlsplit(url if "://" in url else f"nats://{url}")
+        return bool(parsed.hostname) and parsed.port != 0
+    except ValueError:
+        return False
 
 
 def _without_user(url: str) -> str:

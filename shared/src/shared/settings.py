@@ -62,7 +62,13 @@ def load(settings: type[S], environ: Mapping[str, str]) -> S:
 
 def secure_url(variable: str, url: str, *, allow_http: bool) -> str:
     """The URL, if secrets may be sent there: https, or this machine.  Raises SettingsError."""
-    parsed = urlsplit(url)
+    try:
+        parsed = urlsplit(url)
+        named = bool(parsed.hostname) and parsed.port != 0
+    except ValueError:
+        named = False
+    if not named:
+        raise SettingsError(f"{variable} is no URL: write https://host")
     if parsed.scheme == "https" or allow_http or parsed.hostname in ("127.0.0.1", "localhost", "::1"):
         return url.rstrip("/")
     raise SettingsError(f"{variable} is not https: set TAJO_ALLOW_HTTP=1 if plain http is meant")
