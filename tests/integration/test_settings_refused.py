@@ -15,6 +15,13 @@ USABLE = {"BREVO_API_KEY": "xkeysib-1", "TWILIO_AUTH_TOKEN": "a token", "TAJO_NA
         ("brevo-sink", {"TAJO_DATA_DIR": "/proc/nope"}, "set TAJO_DATA_DIR to a folder that may be"),
         ("poller", {"TAJO_DATA_DIR": "/proc/nope"}, "set TAJO_DATA_DIR to a folder that may be"),
         ("mapper", {"TAJO_NATS_URL": "nats://[::1"}, "TAJO_NATS_URL names no server: write nats://host:port"),
+        ("brevo-sink", {"BREVO_API_KEY": "xkeysib-clé"}, "BREVO_API_KEY has a value of the wrong kind"),
+        (
+            "poller",
+            {"TWILIO_API_KEY_SECRET": "two\nlines"},
+            "TWILIO_API_KEY_SECRET has a value of the wrong kind",
+        ),
+        ("ingest", {"TAJO_API_KEY": "clé"}, "TAJO_API_KEY has a value of the wrong kind"),
         ("ingest", {"TAJO_DATA_DIR": "/dev/null/x"}, "is TAJO_DATA_DIR right, or TAJO_CREDENTIALS?"),
     ],
 )
@@ -29,3 +36,4 @@ async def test_settings_that_cannot_be_used_are_said_in_one_sentence_and_end_the
     assert one.process.returncode == os.EX_CONFIG
     assert said in errors
     assert len(errors.splitlines()) == 1
+    assert "clé" not in errors

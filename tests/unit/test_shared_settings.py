@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 import pytest
 
-from shared.settings import PORT, SettingsError, env, load, make_folder, secure_url
+from shared.settings import PORT, ApiKey, SettingsError, env, load, make_folder, secure_url
 
 
 class Settings(msgspec.Struct):
@@ -59,6 +59,21 @@ def test_a_port_no_machine_has_is_none():
 def test_an_empty_variable_is_an_absent_one():
     with pytest.raises(SettingsError, match="TOKEN is not set"):
         load(Settings, {"TOKEN": ""})
+
+
+class Secrets(msgspec.Struct):
+    api_key: ApiKey = ""
+
+
+@pytest.mark.parametrize("value", ["clé", "two\nlines", "one\n", " one", "\udcff", "\x7f"])
+def test_what_no_header_can_hold_is_refused_without_being_shown(value):
+    with pytest.raises(SettingsError) as caught:
+        load(Secrets, {"TAJO_API_KEY": value})
+
+    assert "TAJO_API_KEY has a value of the wrong kind" in str(caught.value)
+    assert str(caught.value).endswith("(printable ASCII, no space or line break around it)")
+    assert value not in str(caught.value)
+    assert load(Secrets, {"TAJO_API_KEY": "a key, of any signs ~!"}).api_key
 
 
 def test_a_url_that_names_no_host_is_a_mistake():

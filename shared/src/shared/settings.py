@@ -26,8 +26,15 @@ PORT = Meta(ge=1, le=65535)
 NatsUrl = Annotated[str, env("TAJO_NATS_URL", "NATS server, nats://host:port")]
 DataDir = Annotated[Path, env("TAJO_DATA_DIR", "where a service keeps its SQLite files")]
 ConfigPath = Annotated[Path, env("TAJO_CONFIG", "the connector file, YAML")]
+PRINTABLE = Meta(
+    pattern=r"\A[!-~]([ -~]*[!-~])?\Z", title="printable ASCII, no space or line break around it"
+)
+"""What an HTTP header can hold."""
+
 ApiKey = Annotated[
-    str, env("TAJO_API_KEY", "our own key: header X-Tajo-Key on /webhooks/survey and task-complete")
+    str,
+    PRINTABLE,
+    env("TAJO_API_KEY", "our own key: header X-Tajo-Key on /webhooks/survey and task-complete"),
 ]
 AllowHttp = Annotated[bool, env("TAJO_ALLOW_HTTP", "1 allows plain http beyond loopback")]
 
@@ -100,14 +107,14 @@ def _description(hint: Any) -> str:
 
 
 def _bounds(hint: Any) -> str:
-    """What a number may be, for a person; an empty text where it may be any, or is none."""
+    """What a number or text may be, for a person; an empty text where it may be any."""
     words = {"ge": "at least", "gt": "more than", "le": "at most", "lt": "less than"}
     said = [
         f"{word} {bound:g}"
         for meta in hint.__metadata__
         for name, word in words.items()
         if (bound := getattr(meta, name)) is not None
-    ]
+    ] + [meta.title for meta in hint.__metadata__ if meta.title]
     return f" ({', '.join(said)})" if said else ""
 
 

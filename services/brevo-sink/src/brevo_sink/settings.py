@@ -8,13 +8,13 @@ from msgspec import Meta, Struct
 from brevo_sink.brevo import TIMEOUT_S
 from brevo_sink.budget import Plan
 from brevo_sink.contacts import Conflicts
-from shared.settings import PORT, AllowHttp, ConfigPath, DataDir, NatsUrl, env
+from shared.settings import PORT, PRINTABLE, AllowHttp, ConfigPath, DataDir, NatsUrl, env
 
 
 class Settings(Struct, frozen=True):
     """Read from the environment by shared.settings.load."""
 
-    api_key: Annotated[str, env("BREVO_API_KEY", "Brevo's API key, xkeysib-…")]
+    api_key: Annotated[str, PRINTABLE, env("BREVO_API_KEY", "Brevo's API key, xkeysib-…")]
     brevo_url: Annotated[str, env("TAJO_BREVO_URL", "Brevo's API")] = "https://api.brevo.com/v3"
     allow_http: AllowHttp = False
     rate_fraction: Annotated[

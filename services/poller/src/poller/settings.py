@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from poller.endpoints import Product
 from poller.twilio import URLS
 from shared.config import Config
-from shared.settings import PORT, AllowHttp, ConfigPath, DataDir, NatsUrl, env
+from shared.settings import PORT, PRINTABLE, AllowHttp, ConfigPath, DataDir, NatsUrl, env
 
 
 class Settings(Struct, frozen=True):
@@ -25,9 +25,9 @@ class Settings(Struct, frozen=True):
         str, env("TWILIO_AUTH_TOKEN", "Twilio's auth token; several, by comma, while one is rotated")
     ] = ""
     api_key_sid: Annotated[
-        str, env("TWILIO_API_KEY_SID", "an API key, SK…, for REST calls instead of the auth token")
+        str, PRINTABLE, env("TWILIO_API_KEY_SID", "an API key, SK…, for REST calls instead of the auth token")
     ] = ""
-    api_key_secret: Annotated[str, env("TWILIO_API_KEY_SECRET", "the secret of that key")] = ""
+    api_key_secret: Annotated[str, PRINTABLE, env("TWILIO_API_KEY_SECRET", "the secret of that key")] = ""
     flex_url: Annotated[str, env("TAJO_TWILIO_FLEX_URL", "Twilio's Flex API")] = URLS["flex"]
     taskrouter_url: Annotated[str, env("TAJO_TWILIO_TASKROUTER_URL", "Twilio's TaskRouter API")] = URLS[
         "taskrouter"
