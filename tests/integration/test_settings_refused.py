@@ -22,6 +22,8 @@ USABLE = {"BREVO_API_KEY": "xkeysib-1", "TWILIO_AUTH_TOKEN": "a token", "TAJO_NA
             "TWILIO_API_KEY_SECRET has a value of the wrong kind",
         ),
         ("ingest", {"TAJO_API_KEY": "clé"}, "TAJO_API_KEY has a value of the wrong kind"),
+        ("ingest", {"TWILIO_AUTH_TOKEN": ","}, "while one is rotated (at least one, in printable ASCII)"),
+        ("ingest", {"TAJO_PUBLIC_URL": "http://x/?a=b"}, "(no query: /webhooks comes behind it)"),
         ("ingest", {"TAJO_DATA_DIR": "/dev/null/x"}, "is TAJO_DATA_DIR right, or TAJO_CREDENTIALS?"),
     ],
 )

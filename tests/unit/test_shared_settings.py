@@ -6,7 +6,7 @@ from typing import Annotated
 import msgspec
 import pytest
 
-from shared.settings import PORT, ApiKey, SettingsError, env, load, make_folder, secure_url
+from shared.settings import PORT, ApiKey, AuthTokens, SettingsError, env, load, make_folder, secure_url
 
 
 class Settings(msgspec.Struct):
@@ -63,6 +63,7 @@ def test_an_empty_variable_is_an_absent_one():
 
 class Secrets(msgspec.Struct):
     api_key: ApiKey = ""
+    auth_tokens: AuthTokens = ""
 
 
 @pytest.mark.parametrize("value", ["clé", "two\nlines", "one\n", " one", "\udcff", "\x7f"])
@@ -74,6 +75,14 @@ def test_what_no_header_can_hold_is_refused_without_being_shown(value):
     assert str(caught.value).endswith("(printable ASCII, no space or line break around it)")
     assert value not in str(caught.value)
     assert load(Secrets, {"TAJO_API_KEY": "a key, of any signs ~!"}).api_key
+
+
+@pytest.mark.parametrize("value", [",", " , ", "jeton é", "one,\ntwo"])
+def test_tokens_are_one_at_least(value):
+    with pytest.raises(SettingsError, match=r"TWILIO_AUTH_TOKEN .*\(at least one, in printable ASCII\)$"):
+        load(Secrets, {"TWILIO_AUTH_TOKEN": value})
+    for usable in ("old,", ",new", "old, new", "-"):
+        assert load(Secrets, {"TWILIO_AUTH_TOKEN": usable}).auth_tokens == usable
 
 
 def test_a_url_that_names_no_host_is_a_mistake():

@@ -36,6 +36,11 @@ ApiKey = Annotated[
     PRINTABLE,
     env("TAJO_API_KEY", "our own key: header X-Tajo-Key on /webhooks/survey and task-complete"),
 ]
+AuthTokens = Annotated[
+    str,
+    Meta(pattern=r"\A[ -~]*[!-+\--~][ -~]*\Z", title="at least one, in printable ASCII"),
+    env("TWILIO_AUTH_TOKEN", "Twilio's auth token; several, by comma, while one is rotated"),
+]
 AllowHttp = Annotated[bool, env("TAJO_ALLOW_HTTP", "1 allows plain http beyond loopback")]
 
 

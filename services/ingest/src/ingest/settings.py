@@ -7,21 +7,19 @@ from msgspec import Meta, Struct
 
 from ingest.judge import Judge
 from shared.config import Config
-from shared.settings import PORT, ApiKey, ConfigPath, DataDir, NatsUrl, env
+from shared.settings import PORT, ApiKey, AuthTokens, ConfigPath, DataDir, NatsUrl, env
 
 
 class Settings(Struct, frozen=True):
     """Read from the environment by shared.settings.load."""
 
-    auth_tokens: Annotated[
-        str, env("TWILIO_AUTH_TOKEN", "Twilio's auth token; several, by comma, while one is rotated")
-    ]
+    auth_tokens: AuthTokens
     account_sid: Annotated[
         str, env("TWILIO_ACCOUNT_SID", "the Twilio account, AC…; else the connector file's")
     ] = ""
     public_url: Annotated[
         str,
-        Meta(pattern=r"^https?://[^/\s]"),
+        Meta(pattern=r"\Ahttps?://[^/?#\s][^?#\s]*\Z", title="no query: /webhooks comes behind it"),
         env(
             "TAJO_PUBLIC_URL",
             "what stands before /webhooks in the URLs Twilio calls, https://host: its signature covers it",

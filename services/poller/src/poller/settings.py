@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from poller.endpoints import Product
 from poller.twilio import URLS
 from shared.config import Config
-from shared.settings import PORT, PRINTABLE, AllowHttp, ConfigPath, DataDir, NatsUrl, env
+from shared.settings import PORT, PRINTABLE, AllowHttp, AuthTokens, ConfigPath, DataDir, NatsUrl, env
 
 
 class Settings(Struct, frozen=True):
@@ -21,9 +21,7 @@ class Settings(Struct, frozen=True):
     flex_flow_sid: Annotated[
         str, env("TAJO_FLEX_FLOW_SID", "the legacy Flex flow, FO…; else the connector file's")
     ] = ""
-    auth_tokens: Annotated[
-        str, env("TWILIO_AUTH_TOKEN", "Twilio's auth token; several, by comma, while one is rotated")
-    ] = ""
+    auth_tokens: AuthTokens = ""
     api_key_sid: Annotated[
         str, PRINTABLE, env("TWILIO_API_KEY_SID", "an API key, SK…, for REST calls instead of the auth token")
     ] = ""
