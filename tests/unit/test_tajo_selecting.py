@@ -27,8 +27,14 @@ def test_all_that_is_given_is_understood_and_each_word_kept_once():
     )  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "bounds"), [("17", (17, 17)), ("17-40", (17, 40)), ("17-", (17, 0))])
-def test_a_sequence_is_one_or_some_or_all_from_there(text, bounds):
+@pytest.mark.parametrize(
+    ("text", "bounds"),
+    [
+        ("17", (17, 17)), ("17-40", (17, 40)), ("17-", (17, 0)), ("-40", (0, 40)),
+        ("17..40", (17, 40)), ("17..", (17, 0)), ("..40", (0, 40)),
+    ],
+)  # fmt: skip
+def test_a_sequence_is_one_or_some_or_all_from_or_up_to_there(text, bounds):
     found = selection(sequence=text)
 
     assert (found.first, found.last) == bounds
@@ -44,7 +50,10 @@ def test_a_sequence_is_one_or_some_or_all_from_there(text, bounds):
         ({"since": "2026-11-02", "until": "2026-11-01"}, "2026-11-01 is not after 2026-11-02"),
         ({"sequence": "0"}, "0 is no sequence of TWILIO"),
         ({"sequence": "40-17"}, "40-17 is no sequence"),
-        ({"sequence": "-17"}, "-17 is no sequence"),
+        ({"sequence": "-"}, "- is no sequence"),
+        ({"sequence": "0-17"}, "0-17 is no sequence"),
+        ({"sequence": "17.40"}, "17.40 is no sequence"),
+        ({"sequence": "1" * 20}, "is no sequence"),
         ({"sequence": "9999999999999999999"}, "is no sequence"),
         ({"tasks": ["EV" + "0" * 32]}, "names no interaction"),
         ({"customers": [str(n) for n in range(CUSTOMERS_MAX + 1)]}, "10,001 customers are named: at most 10,000"),

@@ -7,6 +7,7 @@ import typer
 
 from shared.event import epoch_ms
 from shared.replay import Selection
+from tajo.selecting import SelectionError, sequences
 
 Subjects = Annotated[
     list[str] | None,
@@ -14,13 +15,12 @@ Subjects = Annotated[
 ]
 Since = Annotated[str, typer.Option(help="What happened then or later: 2026-11-20, or 2026-11-20T10:00:00Z.")]
 Until = Annotated[str, typer.Option(help="What happened before.")]
-Sequence = Annotated[str, typer.Option(help="Where it stands in the log: 17, 17..42, 17.. or ..42")]
+Sequence = Annotated[str, typer.Option(help="Where it stands in the log: 17, 17-40, 17- or -40")]
 Task = Annotated[
     list[str] | None,
     typer.Option("--task", help="All of the interaction this names: a task's, conversation's or call's sid."),
 ]
 
-_RANGE = re.compile(r"(\d{0,18})(\.\.)?(\d{0,18})", re.ASCII)
 _SUBJECT = re.compile(r"twilio(?:\.[^\s.*>]+|\.\*)*(?:\.>)?")
 
 
@@ -37,13 +37,10 @@ def selection(
             raise typer.BadParameter(
                 f"{subject} is no subject of TWILIO, such as twilio.*.*.taskrouter.task.completed"
             )
-    match = _RANGE.fullmatch(sequence)
-    if sequence and (match is None or not (match[1] or match[3]) or "0" in (match[1], match[3])):
-        raise typer.BadParameter(f"{sequence} is no sequence: write 17, 17..42, 17.. or ..42")
-    first = int(match[1] or 0) if match else 0
-    last = int(match[3] or 0) if match and match[2] else first
-    if last and last < first:
-        raise typer.BadParameter(f"{sequence} ends before it begins")
+    try:
+        first, last = sequences(sequence)
+    except SelectionError as error:
+        raise typer.BadParameter(str(error)) from None
     return Selection(
         subjects=tuple(subjects or ()),
         since_ms=_moment("--since", since),

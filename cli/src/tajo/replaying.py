@@ -100,7 +100,7 @@ def replay(
     ] = "",
     until: Annotated[str, typer.Option(help="Before that.", rich_help_panel=_SELECTING)] = "",
     sequence: Annotated[
-        str, typer.Option(help="Of TWILIO: 17, 17-40 or 17-.", rich_help_panel=_SELECTING)
+        str, typer.Option(help="Of TWILIO: 17, 17-40, 17- or -40.", rich_help_panel=_SELECTING)
     ] = "",
     task: Annotated[
         list[str] | None,

@@ -10,7 +10,7 @@ CUSTOMERS_MAX = 10_000  # named at once; more than that is a matter of --since o
 SEQUENCE_MAX = 2**63 - 1
 
 _SUBJECT = re.compile(r"twilio(\.[^\s.*>]+|\.\*)*(\.>)?")
-_SEQUENCE = re.compile(r"(\d{1,19})(?:(-)(\d{1,19})?)?")
+_SEQUENCE = re.compile(r"([1-9]\d{0,18})?(?:(-|\.\.)([1-9]\d{0,18})?)?", re.ASCII)
 _TASK = re.compile(r"(WT|CH|CA|KD)[0-9a-f]{32}")
 
 
@@ -34,7 +34,7 @@ def selection(
     since_ms, until_ms = _moment(since), _moment(until)
     if since_ms is not None and until_ms is not None and until_ms <= since_ms:
         raise SelectionError(f"{until} is not after {since}: nothing happened between them")
-    first, last = _sequences(sequence)
+    first, last = sequences(sequence)
     whom = _words(customers)
     if len(whom) > CUSTOMERS_MAX:
         raise SelectionError(f"{len(whom):,} customers are named: at most {CUSTOMERS_MAX:,} at once")
@@ -47,6 +47,22 @@ def selection(
         tasks=tuple(_task(one) for one in _words(tasks)),
         customers=whom,
     )
+
+
+def sequences(text: str) -> tuple[int, int]:
+    """N is one event, N- all from it on, -M all up to it, N-M those between, M included; 0 is no bound.
+
+    `..` is read as `-`.  Raises SelectionError.
+    """
+    if not text:
+        return 0, 0
+    found = _SEQUENCE.fullmatch(text)
+    first, last = (int(found[1] or 0), int(found[3] or 0)) if found else (0, 0)
+    if found and not found[2]:
+        last = first
+    if not (first or last) or (last and last < first) or max(first, last) > SEQUENCE_MAX:
+        raise SelectionError(f"{text} is no sequence of TWILIO: write 17, 17-40, 17- or -40")
+    return first, last
 
 
 def _words(given: Iterable[str]) -> tuple[str, ...]:
@@ -71,18 +87,6 @@ def _subject(text: str) -> str:
             f"{text} is no subject of TWILIO: write twilio.*.*.taskrouter.> or twilio.*.*.taskrouter.task.completed"
         )
     return text
-
-
-def _sequences(text: str) -> tuple[int, int]:
-    """N is one event, N- all from it on, N-M those between, M included."""
-    if not text:
-        return 0, 0
-    found = _SEQUENCE.fullmatch(text)
-    first = int(found[1]) if found else 0
-    last = 0 if not found or (found[2] and not found[3]) else int(found[3] or first)
-    if not first or (last and last < first) or max(first, last) > SEQUENCE_MAX:
-        raise SelectionError(f"{text} is no sequence of TWILIO: write 17, 17-40 or 17-")
-    return first, last
 
 
 def _task(text: str) -> str:
