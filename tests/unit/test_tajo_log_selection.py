@@ -2,9 +2,11 @@
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
 from shared.replay import Selection
 from tajo.log_selection import in_time, selection
+from tajo.main import app
 
 
 @pytest.mark.parametrize(
@@ -26,6 +28,16 @@ def test_a_sequence_or_a_range_of_them(written, first, last):
 def test_what_means_nothing_is_wrong_usage(options):
     with pytest.raises(typer.BadParameter):
         selection(**options)
+
+
+@pytest.mark.parametrize(
+    "words", [("ls", "--last", "0"), ("ls", "--last", "-5"), ("ls", "--task", ""), ("export", "--task", " ")]
+)
+def test_none_and_an_empty_sid_are_wrong_usage(words):
+    done = CliRunner().invoke(app, ["log", *words])
+
+    assert done.exit_code == 2
+    assert words[1] in done.output
 
 
 def test_time_is_when_it_happened_from_inclusive_to_exclusive():

@@ -34,7 +34,7 @@ LEFT_OUT_MAX = 20  # sequences told of one by one
 
 app = typer.Typer(no_args_is_help=True, help="Raw events, as they were heard: look, export, import.")
 
-Last = Annotated[int, typer.Option(help="So many, the latest.")]
+Last = Annotated[int, typer.Option(help="So many, the latest.", min=1)]
 
 
 class Line(Struct, frozen=True):

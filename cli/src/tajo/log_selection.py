@@ -9,6 +9,13 @@ from shared.event import epoch_ms
 from shared.replay import Selection
 from tajo.selecting import SelectionError, sequences
 
+
+def _named(sids: list[str] | None) -> list[str] | None:
+    if sids and not all(sid.strip() for sid in sids):
+        raise typer.BadParameter("empty: give the sid of a task, a conversation or a call")
+    return sids
+
+
 Subjects = Annotated[
     list[str] | None,
     typer.Option("--subjects", help="Of the stream TWILIO, with * and >: twilio.*.*.taskrouter.task.>"),
@@ -18,7 +25,11 @@ Until = Annotated[str, typer.Option(help="What happened before.")]
 Sequence = Annotated[str, typer.Option(help="Where it stands in the log: 17, 17-40, 17- or -40")]
 Task = Annotated[
     list[str] | None,
-    typer.Option("--task", help="All of the interaction this names: a task's, conversation's or call's sid."),
+    typer.Option(
+        "--task",
+        help="All of the interaction this names: a task's, conversation's or call's sid.",
+        callback=_named,
+    ),
 ]
 
 _SUBJECT = re.compile(r"twilio(?:\.[^\s.*>]+|\.\*)*(?:\.>)?")
