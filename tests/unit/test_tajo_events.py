@@ -64,6 +64,14 @@ def test_what_cannot_be_told_is_refused_with_the_reason(type_, payload, said):
     )
 
 
+@pytest.mark.parametrize("payload", [None, 5, "5ecret", ["5ecret"]])
+def test_a_payload_that_is_no_mapping_is_refused_with_the_fields_there_are(payload):
+    with pytest.raises(EventError, match=r"the payload is no mapping; its fields are task_sid, ") as caught:
+        request_of("task.completed", payload, now=NOW)
+
+    assert "5" not in str(caught.value)
+
+
 def test_a_channel_that_flex_does_not_have_is_refused_with_those_there_are():
     with pytest.raises(EventError, match="channel"):
         request_of("task.completed", {**TASK, "channel": "pigeon"}, now=NOW)

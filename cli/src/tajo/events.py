@@ -58,6 +58,10 @@ def request_of(type_: str, payload: Mapping[str, Any], *, now: str) -> Request:
     if type_ not in TYPES:
         raise EventError(f"no event of the type {type_!r} can be told; there are {', '.join(TYPES)}")
     kind, tell = TYPES[type_]
+    if not isinstance(payload, Mapping):  # no type checker need have seen who calls
+        raise EventError(
+            f"{type_}: the payload is no mapping; its fields are {', '.join(kind.__struct_fields__)}"
+        )
     try:
         told = msgspec.convert(dict(payload), kind)
     except msgspec.ValidationError as error:
