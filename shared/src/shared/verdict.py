@@ -25,6 +25,3 @@ class Pause(Struct, frozen=True):
 
     why: str
     remedy: str
-
-
-Verdict = Done | Retry | Reject | Pause

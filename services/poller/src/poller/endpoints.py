@@ -75,10 +75,6 @@ INTERACTION = Endpoint(
     product="flex", path="/v1/Interactions/{InteractionSid}", limits=("interactions",),
     doc="One by its sid (KD…): there is no list.  The documentation says it cannot be read; some accounts can.",
 )  # fmt: skip
-INTERACTION_CHANNELS = Endpoint(
-    product="flex", path="/v1/Interactions/{InteractionSid}/Channels", key="channels", page_size=50,
-    limits=("interactions",), doc="The channels of an interaction and their status.",
-)  # fmt: skip
 
 # -- TaskRouter ---------------------------------------------------------------------------------------------
 
@@ -103,10 +99,6 @@ TASKS = Endpoint(
 TASK = Endpoint(
     product="taskrouter", path=f"{_WS}/Tasks/{{Sid}}", doc="With its attributes; 404 5 minutes after it has ended."
 )  # fmt: skip
-RESERVATIONS = Endpoint(
-    product="taskrouter", path=f"{_WS}/Tasks/{{TaskSid}}/Reservations", key="reservations", page_size=1000,
-    takes=("ReservationStatus", "WorkerSid"), doc="Of a task that is still there.",
-)  # fmt: skip
 WORKERS = Endpoint(
     product="taskrouter", path=f"{_WS}/Workers", key="workers", page_size=1000,
     takes=("ActivityName", "ActivitySid", "Available", "FriendlyName", "TaskQueueSid", "Ordering"),
@@ -116,13 +108,6 @@ WORKER = Endpoint(product="taskrouter", path=f"{_WS}/Workers/{{Sid}}", doc="One 
 TASK_QUEUES = Endpoint(
     product="taskrouter", path=f"{_WS}/TaskQueues", key="task_queues", page_size=1000,
     takes=("FriendlyName", "WorkerSid", "Ordering"), doc="At most 250 in a workspace.",
-)  # fmt: skip
-ACTIVITIES = Endpoint(
-    product="taskrouter", path=f"{_WS}/Activities", key="activities", page_size=1000, takes=("FriendlyName", "Available"),
-    doc="What agents can be doing, and whether they take tasks then.",
-)  # fmt: skip
-TASK_CHANNELS = Endpoint(
-    product="taskrouter", path=f"{_WS}/TaskChannels", key="channels", page_size=1000, doc="voice, chat, sms and others."
 )  # fmt: skip
 WORKSPACE_CUMULATIVE = Endpoint(
     product="taskrouter", path=f"{_WS}/CumulativeStatistics", takes=(*_STATISTICS, "SplitByWaitTime"),
@@ -138,14 +123,6 @@ QUEUE_CUMULATIVE = Endpoint(
 QUEUE_REAL_TIME = Endpoint(
     product="taskrouter", path=f"{_WS}/TaskQueues/{{TaskQueueSid}}/RealTimeStatistics", takes=("TaskChannel",),
     doc="The longest wait and the tasks by status of one queue.",
-)  # fmt: skip
-WORKERS_CUMULATIVE = Endpoint(
-    product="taskrouter", path=f"{_WS}/Workers/CumulativeStatistics", takes=_STATISTICS,
-    doc="Reservations and activity durations; switched off by default above 100 agents.",
-)  # fmt: skip
-WORKERS_REAL_TIME = Endpoint(
-    product="taskrouter", path=f"{_WS}/Workers/RealTimeStatistics", takes=("TaskChannel",),
-    doc="Agents by activity; switched off by default above 100 agents.",
 )  # fmt: skip
 
 # -- Conversations ------------------------------------------------------------------------------------------
@@ -165,10 +142,6 @@ PARTICIPANTS = Endpoint(
 MESSAGES = Endpoint(
     product="conversations", path=f"{_IS}/Conversations/{{ConversationSid}}/Messages", key="messages", page_size=100,
     takes=("Order",), doc="With their bodies: read only where the connector file asks for them.",
-)  # fmt: skip
-PARTICIPANT_CONVERSATIONS = Endpoint(
-    product="conversations", path=f"{_IS}/ParticipantConversations", key="conversations", page_size=50,
-    takes=("Address", "Identity"), doc="All conversations of one customer address or identity.",
 )  # fmt: skip
 
 # -- Event Streams ------------------------------------------------------------------------------------------
