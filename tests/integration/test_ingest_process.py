@@ -271,6 +271,17 @@ async def test_nothing_a_customer_said_and_no_secret_reaches_the_logs(ingest):
     assert "signature_refused" in said
 
 
+async def test_a_stranger_is_answered_briefly_and_writes_nothing_into_the_log(ingest):
+    upgrade = {"connection": "upgrade", "upgrade": "websocket"}
+    async with httpx.AsyncClient(base_url=ingest.url) as client:
+        answers = [await client.get("/nothing"), await client.get("/nothing", headers=upgrade)]
+
+    said = (await asyncio.to_thread(ingest.end)).decode()
+    assert [(answer.status_code, answer.text) for answer in answers] == [(404, "not found\n")] * 2
+    assert "pgrade" not in said
+    assert "WebSocket" not in said
+
+
 def test_missing_settings_are_named_and_end_the_process(service):
     ingest = service("ingest", TWILIO_AUTH_TOKEN="", TAJO_INGEST_PORT="many")
 

@@ -7,7 +7,8 @@ from contextlib import suppress
 from typing import Literal
 
 import structlog
-from structlog.typing import EventDict, WrappedLogger
+from structlog.stdlib import ProcessorFormatter
+from structlog.typing import EventDict, Processor, WrappedLogger
 
 from shared import spans, trace
 
@@ -38,16 +39,28 @@ def set_up(service: str, *, level: Level = "info", pretty: bool | None = None) -
     """Write structlog's lines to standard error; pretty on a terminal, JSON elsewhere.  `verbose` is DEBUG."""
     number = logging.DEBUG if level == "verbose" else logging.getLevelNamesMapping()[level.upper()]
     pretty = sys.stderr.isatty() if pretty is None else pretty
+    common: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        _traced,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    rendered: list[Processor] = (
+        # Its own tracebacks show what each variable held.
+        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        if pretty
+        else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
+    )
     structlog.configure(
-        processors=[
-            structlog.contextvars.merge_contextvars,
-            _traced,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(),
-        ],
+        processors=[*common, *rendered],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(_Errors()),  # type: ignore[arg-type]  # it is only written to
     )
     structlog.contextvars.bind_contextvars(service=service)
-    logging.basicConfig(level=logging.WARNING, stream=sys.stderr, format="%(message)s", force=True)
+    others = logging.StreamHandler(_Errors())  # what libraries say is a line like ours
+    others.setFormatter(
+        ProcessorFormatter(
+            foreign_pre_chain=common, processors=[ProcessorFormatter.remove_processors_meta, *rendered]
+        )
+    )
+    logging.basicConfig(level=logging.WARNING, handlers=[others], force=True)

@@ -133,7 +133,7 @@ def build(
             await lease.release()
         await pulse.end()
 
-    return AsgiFastStream(
+    return _Application(
         broker,
         logger=None,
         asgi_routes=[
@@ -146,6 +146,13 @@ def build(
         on_shutdown=[end, *at_end, let_go],
         after_shutdown=[_send_spans],
     )
+
+
+class _Application(AsgiFastStream):
+    """Answers a path it does not know like anybody else's server; FastStream's own words are for its developers."""
+
+    async def not_found(self, scope: Any, receive: Any, send: Any) -> None:
+        await AsgiResponse(b"not found\n", 404)(scope, receive, send)
 
 
 async def _send_spans() -> None:
@@ -198,7 +205,8 @@ def serve(app: AsgiFastStream, listening: socket.socket) -> None:
         http=BoundedProtocol,
         ws="none",
         access_log=False,
-        log_level="warning",
+        log_config=None,  # its lines are ours: shared/log.py
+        log_level="error",  # its warnings are of what a stranger sends, one or two a request
         server_header=False,
         proxy_headers=False,  # nobody asks from where a request came; the signature says from whom
         timeout_keep_alive=65,  # longer than the 60 s of common proxies, or they meet a closed connection
