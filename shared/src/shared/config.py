@@ -232,12 +232,6 @@ TYPES: dict[str, AttributeType] = {
 IDENTIFIERS = {"attributes.email": "email", "attributes.phone": "SMS"}
 """The two sources that identify: whichever attribute of the task holds them, they go where Brevo identifies by."""
 
-PROPERTIES = (
-    "task_sid", "conversation_sid", "channel", "queue", "agent", "wait_seconds", "handle_seconds",
-    "duration_seconds", "outcome", "reason", "csat_score",
-)  # fmt: skip
-"""What every event tells, where it is known; the idempotency key comes on top."""
-
 EVENT_TYPES = (
     "task.created", "task.updated", "task.canceled", "task.wrapup", "task.completed", "task.deleted",
     "task.system-deleted", "task.transfer-initiated", "task.transfer-attempt-failed", "task.transfer-failed",

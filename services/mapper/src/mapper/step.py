@@ -186,7 +186,7 @@ def _track(interaction: Interaction, customer: str, key: str, event: Waiting, ru
 
 
 def _properties(interaction: Interaction, event: Waiting) -> dict[str, str | int]:
-    """What every event tells, where it is known.  The names are shared.config.PROPERTIES."""
+    """What every event tells, where it is known; the idempotency key comes on top.  docs/mapping.md"""
     task_sid = event.task or interaction.task_sid
     task = interaction.tasks.get(task_sid, Task())
     of_task = bool(event.task)
