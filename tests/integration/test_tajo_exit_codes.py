@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,17 @@ def test_one_that_is_interrupted_ends_with_130_and_no_traceback():
 
     assert one.returncode == 130
     assert "Traceback" not in said
+
+
+def test_what_takes_the_connection_and_says_nothing_is_given_up_within_20_seconds():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        began = time.monotonic()
+        with tajo("log", "ls", TAJO_NATS_URL=f"nats://127.0.0.1:{listener.getsockname()[1]}") as one:
+            _, said = one.communicate(timeout=60)
+        took_s = time.monotonic() - began
+
+    assert (one.returncode, said.partition(":")[0]) == (69, "no broker of ours at 127.0.0.1")
+    assert took_s < 20
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from nats.protocol.parser import AUTHORIZATION_VIOLATION, PERMISSIONS_ERR
 
 from shared.login import CERTIFICATES, DENIED, Login, login_as
 
-TRIES = 5  # 0.2 s apart; whoever asks is a person, and can ask again
+TRIES, TRY_S = 5, 2.0  # 0.2 s apart; whoever asks is a person, and waits 11 s at most for what answers nothing
 
 CANCEL_AGAIN_S = 5.0
 
@@ -82,7 +82,7 @@ async def connected(url: str, login: Login | None = None) -> AsyncIterator[Clien
         connection = await nats.connect(
             login.servers(url),
             **login.options(),
-            connect_timeout=5,
+            connect_timeout=TRY_S,
             max_reconnect_attempts=TRIES,
             reconnect_time_wait=0.2,  # seconds
             error_cb=on_error,
