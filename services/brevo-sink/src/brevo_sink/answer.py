@@ -6,7 +6,7 @@ https://developers.brevo.com/docs/how-it-works#error-codes
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -53,6 +53,9 @@ class Singly(Struct, frozen=True):
 
     why: str
 
+
+Conflicts = Literal["drop_identifier", "park"]
+"""What becomes of a contact with an identifier that is another contact's."""
 
 Outcome = Done | Retry | Reject | Pause | InDoubt | Without | Partly | Halve | Singly
 

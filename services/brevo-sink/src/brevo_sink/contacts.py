@@ -1,12 +1,11 @@
 """Contacts: each told as it is now, and never two writes of one at once (desk.py sees to that)."""
 
-from typing import Literal
 from urllib.parse import quote
 
 import structlog
 
 from brevo_sink import answer, papers, request
-from brevo_sink.answer import Outcome, Without
+from brevo_sink.answer import Conflicts, Outcome, Without
 from brevo_sink.brevo import Brevo, Lost, NotSent, Reply, Result
 from brevo_sink.desk import Desk, Item
 from brevo_sink.ends import Ends
@@ -14,9 +13,6 @@ from brevo_sink.ledger import Ledger
 from brevo_sink.relink import foreign_name
 from shared.command import ContactUpsert
 from shared.verdict import Done, Reject, Retry
-
-Conflicts = Literal["drop_identifier", "park"]
-"""What becomes of a contact with an identifier that is another contact's."""
 
 log = structlog.get_logger()
 

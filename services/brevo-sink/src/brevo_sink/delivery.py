@@ -9,9 +9,10 @@ import nats.errors
 
 from brevo_sink import papers, request
 from brevo_sink.alone import Alone
+from brevo_sink.answer import Conflicts
 from brevo_sink.brevo import EVENT_CALLS, UPSERT_CALLS, Brevo
 from brevo_sink.calls import Calls
-from brevo_sink.contacts import Conflicts, Contacts
+from brevo_sink.contacts import Contacts
 from brevo_sink.desk import Desk, Item
 from brevo_sink.doubt import Doubts
 from brevo_sink.ends import Ends

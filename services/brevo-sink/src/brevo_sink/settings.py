@@ -5,9 +5,9 @@ from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from brevo_sink.answer import Conflicts
 from brevo_sink.brevo import TIMEOUT_S
 from brevo_sink.budget import Plan
-from brevo_sink.contacts import Conflicts
 from shared.settings import PORT, PRINTABLE, AllowHttp, ConfigPath, DataDir, NatsUrl, env
 
 
