@@ -302,6 +302,19 @@ async def test_everything_else_is_read_without_a_word_to_brevo_and_again_only_wh
         assert await stored(nats_server.url) == log
 
 
+async def test_what_has_no_past_is_read_as_it_is_though_it_was_asked_for_some_time_ago(nats_server, poller):
+    """Twilio's clock is ours: when the poller looks, the moment of asking is over."""
+    twilio = twilio_of()
+    twilio.clock = time.time
+    async with serving(BrevoSandbox(), twilio) as url:
+        await asyncio.to_thread(poller(url).start, ready=True)
+        words = ("sync", "twilio-flex", "--type", "full", "--resources", "workers,task_queues")
+        code, _, err = await ran(nats_server.url, *words)
+
+    assert code == 0, err
+    assert kinds(await stored(nats_server.url)) == {"worker.snapshot": 2, "task-queue.snapshot": 2}
+
+
 async def _bodies(url: str) -> bytes:
     connection = await nats.connect(url)
     try:

@@ -85,8 +85,11 @@ class Backfills:
     async def _go(self, resource: Resource, one: Backfill) -> None:
         """Until it is done, failed, or somebody else says something."""
         one.state, one.why = "running", ""
-        one.until_ms = min(one.until_ms, self._twilio.now_ms())  # whoever asked has another clock
-        if resource.kept_ms and one.at_ms < (oldest_ms := self._twilio.now_ms() - resource.kept_ms):
+        now_ms = self._twilio.now_ms()
+        one.until_ms = min(one.until_ms, now_ms)  # whoever asked has another clock
+        # What has no past is read once, as it is now, however long ago somebody asked.
+        oldest_ms = (now_ms if resource.window_ms else one.until_ms) - resource.kept_ms
+        if resource.kept_ms and one.at_ms < oldest_ms:
             one.gone = resource.gone.format(date=rfc3339(oldest_ms)[:10])
             one.at_ms = min(oldest_ms, one.until_ms)
         try:
