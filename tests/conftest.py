@@ -398,6 +398,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--report", metavar="FILE", help="write what the fault tests found")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first."""
+    items.sort(key=lambda item: item.get_closest_marker("long") is None)
+
+
 def pytest_report_header() -> list[str]:
     """Whether what we ask of Twilio is held to its OpenAPI, and alerts to Prometheus' own tool."""
     folder = os.environ.get("TAJO_SPECS_DIR")

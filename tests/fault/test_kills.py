@@ -86,6 +86,7 @@ def unanswered(receipts: list[dict]) -> set[str]:
     return {id_ for ids in announced.values() for id_ in ids}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(1800)  # of `make fault`; here it is a minute
 async def test_a_sink_killed_again_and_again_tells_each_event_once_and_ends_each_doubt(
     nats_server, service, reliability, pytestconfig

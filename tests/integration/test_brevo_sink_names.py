@@ -65,6 +65,7 @@ async def say(url: str, commands: list[Command]) -> None:
     await broker.stop()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kills", [0, 3])
 async def test_names_that_come_back_in_a_backlog_leave_each_contact_as_told_last(nats_server, service, kills):
     dice = random.Random(time.time_ns())

@@ -143,6 +143,7 @@ class Deployment:
         return done.returncode, "\n".join(lines).strip("\n") + "\n" * bool(text.strip())
 
 
+@pytest.mark.long
 async def test_every_command_prints_what_the_documents_say(everything, request):
     wrong = codes = ""
     twilio = TwilioSandbox(events=MISSED, clock=lambda: MISSED[-1].time_ms / 1000 + 2 * 3600)

@@ -10,6 +10,7 @@ from collections import Counter
 from pathlib import Path
 
 import msgspec
+import pytest
 
 from sandbox.app import serving
 from sandbox.brevo import BrevoSandbox
@@ -30,6 +31,7 @@ async def replay(environment, *words: str) -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.long
 async def test_a_plan_tells_brevo_nothing_applied_exactly_that_and_read_back_what_a_hand_changed_is_mended(
     everything, tmp_path
 ):

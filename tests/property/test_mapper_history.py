@@ -58,6 +58,7 @@ def astray(book: Book) -> set[str]:
     return {sid for one in interactions for sid in one.links if keys.get(sid) != one.key}
 
 
+@pytest.mark.long
 @given(seed=some.integers(0, 2**32), batch=some.sampled_from([1, 3, 1000]))
 @settings(max_examples=500, deadline=None, phases=[Phase.explicit, Phase.reuse, Phase.generate])
 def test_any_order_repetition_and_mixture_of_sources_tells_the_same(history, heard_as, seed, batch):
