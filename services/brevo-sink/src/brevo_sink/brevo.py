@@ -6,7 +6,7 @@ httpx, and not Brevo's own client, which repeats POST /events by itself and take
 import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import httpx
@@ -167,25 +167,31 @@ class Brevo:
             params=list(params) or None,
             headers=[*self._headers.raw, *_JSON] if json is not None else self._headers,
             content=None if json is None else msgspec.json.encode(json),
-            extensions={"timeout": self._timeout, "trace": self._still_may},
+            extensions={"timeout": self._timeout},
         )
 
-    async def _still_may(self, event: str, _info: Any) -> None:
-        """Look at the last moment, when the connection is there: to wait for one may take longer than a lease.
+    async def _trace(self, answered: asyncio.Timeout, event: str, _info: Any) -> None:
+        """Hear how far a call is.  https://www.encode.io/httpcore/extensions/#trace
 
-        https://www.encode.io/httpcore/extensions/#trace
+        Whether we may is looked at in the last moment, when the connection is there: to wait for one may take longer
+        than a lease.
         """
-        if (
-            event in ("http11.send_request_headers.started", "http11.send_request_body.started")
-            and not self._may()
-        ):
-            raise _MayNotError
+        match event:
+            case "http11.send_request_headers.started" | "http11.send_request_body.started":
+                if not self._may():
+                    raise _MayNotError
+            case "http11.send_request_body.complete":
+                answered.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
 
     async def _exchange(self, request: httpx.Request) -> tuple[httpx.Response, bytes]:
-        """Raises httpx.HTTPError: also for an answer that comes bit by bit for too long, or without end."""
+        """Raises httpx.HTTPError: also for an answer that comes bit by bit for too long, or without end.
+
+        The time of an answer begins when all of the call has left, which has as long: of an import that is 8 MB.
+        """
         transport = await self._free.get()
         try:
-            async with asyncio.timeout(self._timeout_s):
+            async with asyncio.timeout(None) as answered:
+                request.extensions["trace"] = partial(self._trace, answered)
                 answer = await transport.handle_async_request(request)
                 try:
                     return answer, await _body(answer)
@@ -204,12 +210,8 @@ class Brevo:
                 httpx.AsyncClient(timeout=CONNECT_S, trust_env=False) as client,
                 client.stream("GET", url) as answer,
             ):
-                chunks = bytearray()
-                async for chunk in answer.aiter_bytes():
-                    chunks += chunk
-                    if len(chunks) > ANSWER_BYTES_MAX:
-                        return None
-                return bytes(chunks) if answer.status_code == httpx.codes.OK else None
+                body = await _body(answer)
+                return body if answer.status_code == httpx.codes.OK else None
         except (SettingsError, httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
             log.warning("file_not_read", error=type(error).__name__)
             return None
@@ -242,6 +244,7 @@ class Brevo:
 
 
 async def _body(answer: httpx.Response) -> bytes:
+    """At most ANSWER_BYTES_MAX.  Raises httpx.HTTPError."""
     body = bytearray()
     async for chunk in answer.aiter_bytes():
         body += chunk
