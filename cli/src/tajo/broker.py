@@ -15,10 +15,8 @@ from nats.protocol.parser import AUTHORIZATION_VIOLATION, PERMISSIONS_ERR
 
 from shared.login import CERTIFICATES, DENIED, Login, login_as
 
-TRIES, TRY_S = (
-    5,
-    2.0,
-)  # 0.2 s apart; whoever asks is a person, and waits 11 s at most for what answers nothing
+# 0.2 s apart; whoever asks is a person, and waits 11 s at most for what answers nothing.
+TRIES, TRY_S = 5, 2.0
 
 CANCEL_AGAIN_S = 5.0
 

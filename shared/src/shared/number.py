@@ -1,8 +1,7 @@
 """Numbers as Brevo takes them.  Pure."""
 
-WHOLE_MAX = (
-    2**53
-)  # beyond it a float says no whole number exactly: https://www.rfc-editor.org/rfc/rfc8259#section-6
+# Beyond it a float says no whole number exactly: https://www.rfc-editor.org/rfc/rfc8259#section-6
+WHOLE_MAX = 2**53
 
 
 def whole(value: float) -> int | float:

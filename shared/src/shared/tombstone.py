@@ -14,12 +14,8 @@ from msgspec import Struct
 
 DIGEST_BYTES = 16  # two names in 2^64 have the same: none of ours do
 NAMES_MAX = 100_000  # of one person: 1.6 MB; an interaction has some 30
-NOBODYS = (
-    "",
-    "email:",
-    "phone:",
-    "external:",
-)  # no names: a message without a subject is not of whoever had none
+# No names: a message without a subject is not of whoever had none.
+NOBODYS = ("", "email:", "phone:", "external:")
 
 _SID = re.compile(r"[A-Z]{2}[0-9a-f]{32}")  # https://www.twilio.com/docs/glossary/what-is-a-sid
 _SID_BYTES = re.compile(_SID.pattern.encode())

@@ -15,11 +15,8 @@ from brevo_sink.budget import UNTOLD_S, rest_s
 from shared.verdict import Done, Pause, Reject, Retry
 
 AGAIN_S = 5.0  # after what passes by itself: 425, 5xx
-NOT_JSON = (
-    msgspec.MsgspecError,
-    UnicodeDecodeError,
-    RecursionError,
-)  # that a body can cause; a proxy has words of its own
+# That a body can cause: a proxy has words of its own.
+NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class InDoubt(Struct, frozen=True):
@@ -70,28 +67,28 @@ _REMEDY_KEY = "make a key at app.brevo.com > SMTP & API > API keys and set BREVO
 
 def exists(status: int, body: bytes) -> bool:
     """Whether a POST /contacts without updateEnabled was refused because there is such a contact."""
-    error = _object(body)
+    error = json_object(body)
     return status == 400 and bool(_taken(error) or re.search("already exist", _message(error), re.IGNORECASE))
 
 
 def would_subscribe(body: bytes, email: str) -> bool:
     """Whether to give the contact of this GET another email would subscribe a person who is blocklisted."""
-    contact = _object(body)
+    contact = json_object(body)
     return bool(contact.get("emailBlacklisted")) and str(contact.get("email", "")).lower() != email.lower()
 
 
 def of_relink(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
     """What became of a PUT /contacts/{ext_id} with a new ext_id.  https://developers.brevo.com/reference/updatecontact"""
-    if status == 404 and _object(body).get("code"):  # never told of it: there is nothing to rename
+    if status == 404 and json_object(body).get("code"):  # never told of it: there is nothing to rename
         return Done()
-    if status == 400 and "EXT_ID" in _taken(_object(body)):
+    if status == 400 and "EXT_ID" in _taken(json_object(body)):
         return Without(frozenset({"EXT_ID"}), "another contact is called so")
     return of_contact(status, headers, body)
 
 
 def of_delete(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
     """What became of a DELETE /contacts/{ext_id}; one that is not there is gone.  https://developers.brevo.com/reference/deletecontact"""
-    if status == 404 and _object(body).get("code"):
+    if status == 404 and json_object(body).get("code"):
         return Done()
     return of_contact(status, headers, body)
 
@@ -104,7 +101,7 @@ def of_contact(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
         case 200 | 201 | 204:  # created; updated: https://developers.brevo.com/reference/createcontact
             return Done()
         case 400:
-            return _refused_contact(_object(body))
+            return _refused_contact(json_object(body))
         case _:
             return _of_any(status, headers, body, uncertain=False)
 
@@ -117,14 +114,14 @@ def of_events(status: int, headers: Mapping[str, str], body: bytes, count: int) 
         case 202 | 200 | 201 | 204:
             return Done()
         case 207 | 400:  # 207: https://developers.brevo.com/changelog/2026/3/3; a 400 may have the same body
-            said = _object(body)
+            said = json_object(body)
             refused = _by_index(said, count)
             if status == 400 and len(refused) < count:  # all are refused, and not all are named
                 return Halve(_why(status, body)) if count > 1 else Reject(_why(status, body))
             if said.get("successful_events", count - len(refused)) != count - len(refused) or not refused:
                 return InDoubt("207 that does not say which")  # a look tells which arrived
             return Partly(refused)
-        case 403 | 404 | 405 | 501 if _object(body).get("code"):
+        case 403 | 404 | 405 | 501 if json_object(body).get("code"):
             return Singly(
                 _why(status, body)
             )  # if the key may send no event at all, the single call will tell
@@ -145,7 +142,7 @@ def of_event(status: int, headers: Mapping[str, str], body: bytes) -> Outcome:
 
 def _stop(status: int, body: bytes) -> Pause | None:
     """What stands in the way of every call, whatever its status: which one these codes come with is not documented."""
-    match _object(body).get("code") if status >= 400 else "":
+    match json_object(body).get("code") if status >= 400 else "":
         case "account_under_validation":
             return Pause("Brevo is validating the account", "wait, or ask Brevo's support")
         case "not_enough_credits":
@@ -158,7 +155,7 @@ def _of_any(status: int, headers: Mapping[str, str], body: bytes, *, uncertain: 
     """What is the same for every call."""
     if stop := _stop(status, body):
         return stop
-    message = _message(_object(body))
+    message = _message(json_object(body))
     match status:
         case 401 | 403 if _IP.search(message):  # https://github.com/getbrevo/brevo-python/issues/13
             return Pause(
@@ -180,7 +177,9 @@ def _of_any(status: int, headers: Mapping[str, str], body: bytes, *, uncertain: 
             status >= 500
         ):  # 524 is Cloudflare's timeout, in plain text: https://github.com/getbrevo/brevo-php/issues/26
             return InDoubt(str(status)) if uncertain else Retry(str(status), AGAIN_S)
-        case _ if not _object(body).get("code"):  # not Brevo's words: a proxy between us, or a moved address
+        case _ if not json_object(body).get(
+            "code"
+        ):  # not Brevo's words: a proxy between us, or a moved address
             return Retry(f"{status} without Brevo's words", AGAIN_S)
         case _:  # 404, 405, 406, 415, 422, 424 and what nobody documents
             return Reject(_why(status, body))
@@ -227,7 +226,8 @@ def _by_index(body: Mapping[str, Any], count: int) -> dict[int, str]:
     return refused
 
 
-def _object(body: bytes) -> dict[str, Any]:
+def json_object(body: bytes) -> dict[str, Any]:
+    """An answer's object; {} for anything else."""
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
     except NOT_JSON:
@@ -240,7 +240,7 @@ def _message(error: Mapping[str, Any]) -> str:
 
 
 def _why(status: int, body: bytes) -> str:
-    error = _object(body)
+    error = json_object(body)
     code = error.get("code")
     words = f" {code}" if isinstance(code, str) else ""
     return ": ".join(filter(None, (f"{status}{words}", _public(_message(error)))))

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from brevo_sink.answer import NOT_JSON
+from brevo_sink.answer import json_object
 from brevo_sink.request import fingerprint
 from shared.command import ContactUpsert, Value
 
@@ -73,13 +73,13 @@ def fitting(commands: Iterable[ContactUpsert]) -> int:
 
 def process_id(answer: bytes) -> int | None:
     """The process an import began, from its 202."""
-    found = _object(answer).get("processId")
+    found = json_object(answer).get("processId")
     return found if isinstance(found, int) else None
 
 
 def process(answer: bytes) -> Process:
     """From the answer of GET /processes/{id}.  `completed` does not mean that all rows are there."""
-    said = _object(answer)
+    said = json_object(answer)
     match said.get("status"):
         case "completed":
             info = said.get("info")
@@ -100,7 +100,7 @@ def refused(commands: Iterable[ContactUpsert], files: Iterable[bytes]) -> set[st
 
 def holds(shown: bytes, attributes: Mapping[str, Value]) -> bool:
     """Whether a contact, as GET /contacts/{identifier} shows it, has these attributes."""
-    have = _object(shown).get("attributes")
+    have = json_object(shown).get("attributes")
     return isinstance(have, dict) and all(
         _same(name, have.get(name), value) for name, value in attributes.items()
     )
@@ -122,10 +122,3 @@ def _cells(file: bytes) -> Iterator[str]:
     text = file.decode("utf-8-sig", errors="replace").replace(",", ";")
     for line in csv.reader(text.splitlines(), delimiter=";"):
         yield from (cell.strip().lower() for cell in line)
-
-
-def _object(answer: bytes) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(answer, type=dict[str, Any])
-    except NOT_JSON:
-        return {}

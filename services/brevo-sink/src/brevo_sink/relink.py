@@ -10,8 +10,6 @@ The order: at most two calls, each of which may be repeated; then the ledger, in
 
 from urllib.parse import quote
 
-import msgspec
-
 from brevo_sink import answer
 from brevo_sink.answer import Outcome, Without
 from brevo_sink.brevo import Brevo, Lost, NotSent, Reply
@@ -65,9 +63,6 @@ async def foreign_name(brevo: Brevo, command: ContactUpsert) -> str | Retry:
 
 
 def _name_in(body: bytes) -> str:
-    try:
-        attributes = msgspec.json.decode(body, type=dict[str, object]).get("attributes")
-    except answer.NOT_JSON:
-        return ""
+    attributes = answer.json_object(body).get("attributes")
     name = attributes.get("EXT_ID") if isinstance(attributes, dict) else None
     return name if isinstance(name, str) else ""
