@@ -2,6 +2,9 @@
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test fault bench e2e check format golden up down local clean
 
+ifdef PYTHON  # else uv looks for one that will do
+export UV_PYTHON := $(PYTHON)
+endif
 PYTHON ?= python3
 FOUND := $(shell command -v uv 2>/dev/null)
 UV := $(or $(FOUND),.tajo/uv/bin/uv)

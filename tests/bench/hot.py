@@ -16,7 +16,7 @@ _INGEST = tuple(
 )
 _MAPPER = tuple(
     f"services/mapper/src/mapper/{name}.py" for name in (
-        "attributes", "book", "customer", "fold", "heard", "identity", "interaction", "made", "mapping", "readout", "rebuild",
+        "attributes", "beside", "book", "customer", "fold", "heard", "identity", "interaction", "made", "mapping", "readout", "rebuild",
         "refold", "said", "step", "take",
     )
 )  # fmt: skip

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 import nats
+import uvloop
 from nats.aio.msg import Msg
 
 from shared.topology import MAPPER
@@ -149,7 +150,7 @@ def measure(*, quick: bool) -> Found:
             asyncio.run(make(broker.url, sizes[-1], sizes[-1] // 10))
             store_us = (broker.cpu_s - before_s) / sizes[-1] * 1e6
             by_events = [fold(broker.url, size, folder / "mapper") for size in sizes]
-            consumed = asyncio.run(consume(broker.url, sizes[-2]))
+            consumed = uvloop.run(consume(broker.url, sizes[-2]))
         by_customers = []
         for number in people:
             with machine.broker(folder / f"log-{number}") as broker:

@@ -16,6 +16,7 @@ import msgspec
 import nats.errors
 import nats.js.errors
 import structlog
+import uvloop
 from msgspec import Struct
 
 from mapper.child import end_with_the_mapper
@@ -115,7 +116,7 @@ def main() -> None:
     try:
         # Buffered, whatever PYTHONUNBUFFERED says: without a buffer, a write that a signal cuts short loses the rest.
         with open(sys.stdout.fileno(), "wb", closefd=False) as out:
-            asyncio.run(run(errand, out))
+            uvloop.run(run(errand, out))
     except BrokenPipeError:  # the mapper reads no more
         os._exit(os.EX_UNAVAILABLE)  # without flushing what nobody reads
     except (nats.errors.Error, nats.js.errors.Error, OSError) as error:
