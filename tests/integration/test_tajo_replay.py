@@ -383,11 +383,13 @@ async def test_replays_are_listed_and_dropped_and_of_the_one_in_force_only_what_
         (("--plan", "--sequence", "x"), "no sequence"),
         (("--plan", "--until", "later"), "later is no date"),
         (("--plan", "--subjects", "brevo.>"), "brevo.> is no subject"),
+        (("--plan", "--task", ""), "names no task"),
+        (("--plan", "--customer", "-"), "names no customer"),
         (("--plan", "--out", "nowhere/x"), "is no folder"),
     ],
 )
 def test_what_is_wrong_with_the_words_is_said(words, said):
-    done = CliRunner().invoke(app, ["replay", *words], env={"COLUMNS": "120"})
+    done = CliRunner().invoke(app, ["replay", *words], input="\n", env={"COLUMNS": "120"})
 
     assert done.exit_code == 2
     assert said in " ".join(done.output.replace("│", " ").split())

@@ -11,7 +11,7 @@ from tajo.main import app
 
 @pytest.mark.parametrize(
     ("written", "first", "last"),
-    [("17", 17, 17), ("17-42", 17, 42), ("17..42", 17, 42), ("17-", 17, 0), ("..42", 0, 42), ("", 0, 0)],
+    [("17", 17, 17), ("17-42", 17, 42), ("17..42", 17, 42), ("17-", 17, 0), ("..42", 0, 42), (None, 0, 0)],
 )
 def test_a_sequence_or_a_range_of_them(written, first, last):
     assert selection(sequence=written) == Selection(first=first, last=last)
@@ -20,7 +20,7 @@ def test_a_sequence_or_a_range_of_them(written, first, last):
 @pytest.mark.parametrize(
     "options",
     [
-        {"sequence": "x"}, {"sequence": "5-2"}, {"sequence": "0"}, {"sequence": ".."}, {"sequence": "1.2"},
+        {"sequence": "x"}, {"sequence": ""}, {"since": ""}, {"sequence": "5-2"}, {"sequence": "0"}, {"sequence": ".."}, {"sequence": "1.2"},
         {"since": "soon"}, {"until": "2026-13-01"}, {"subjects": ["brevo.>"]}, {"subjects": ["twilio"]},
         {"subjects": ["twilio.a b"]}, {"subjects": ["twilio.>.x"]}, {"subjects": ["twilio..x"]},
     ],

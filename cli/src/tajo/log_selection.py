@@ -7,7 +7,7 @@ import typer
 
 from shared.event import epoch_ms
 from shared.replay import Selection
-from tajo.selecting import SelectionError, sequences
+from tajo.selecting import EMPTY, SelectionError, sequences
 
 
 def _named(sids: list[str] | None) -> list[str] | None:
@@ -20,9 +20,11 @@ Subjects = Annotated[
     list[str] | None,
     typer.Option("--subjects", help="Of the stream TWILIO, with * and >: twilio.*.*.taskrouter.task.>"),
 ]
-Since = Annotated[str, typer.Option(help="What happened then or later: 2026-11-20, or 2026-11-20T10:00:00Z.")]
-Until = Annotated[str, typer.Option(help="What happened before.")]
-Sequence = Annotated[str, typer.Option(help="Where it stands in the log: 17, 17-40, 17- or -40")]
+Since = Annotated[
+    str | None, typer.Option(help="What happened then or later: 2026-11-20, or 2026-11-20T10:00:00Z.")
+]
+Until = Annotated[str | None, typer.Option(help="What happened before.")]
+Sequence = Annotated[str | None, typer.Option(help="Where it stands in the log: 17, 17-40, 17- or -40")]
 Task = Annotated[
     list[str] | None,
     typer.Option(
@@ -37,9 +39,9 @@ _SUBJECT = re.compile(r"twilio(?:\.[^\s.*>]+|\.\*)*(?:\.>)?")
 
 def selection(
     subjects: list[str] | None = None,
-    since: str = "",
-    until: str = "",
-    sequence: str = "",
+    since: str | None = None,
+    until: str | None = None,
+    sequence: str | None = None,
     task: list[str] | None = None,
 ) -> Selection:
     """What the options mean.  Raises typer.BadParameter, in the words of the options."""
@@ -73,10 +75,10 @@ def in_time(what: Selection, time: str) -> bool:
     return (what.since_ms is None or at >= what.since_ms) and (what.until_ms is None or at < what.until_ms)
 
 
-def _moment(option: str, text: str) -> int | None:
+def _moment(option: str, text: str | None) -> int | None:
     try:
-        return epoch_ms(text) if text else None
+        return None if text is None else epoch_ms(text)
     except (ValueError, OverflowError):
         raise typer.BadParameter(
-            f"{option} {text} is no date: write 2026-11-20, or 2026-11-20T08:00:00Z"
+            f"{option} {text or EMPTY} is no date: write 2026-11-20, or 2026-11-20T08:00:00Z"
         ) from None

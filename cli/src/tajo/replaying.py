@@ -96,12 +96,12 @@ def replay(
         typer.Option(help="Of TWILIO: twilio.*.*.taskrouter.>", rich_help_panel=_SELECTING),
     ] = None,
     since: Annotated[
-        str, typer.Option(help="A date, 2024-01-01, or a moment.", rich_help_panel=_SELECTING)
-    ] = "",
-    until: Annotated[str, typer.Option(help="Before that.", rich_help_panel=_SELECTING)] = "",
+        str | None, typer.Option(help="A date, 2024-01-01, or a moment.", rich_help_panel=_SELECTING)
+    ] = None,
+    until: Annotated[str | None, typer.Option(help="Before that.", rich_help_panel=_SELECTING)] = None,
     sequence: Annotated[
-        str, typer.Option(help="Of TWILIO: 17, 17-40, 17- or -40.", rich_help_panel=_SELECTING)
-    ] = "",
+        str | None, typer.Option(help="Of TWILIO: 17, 17-40, 17- or -40.", rich_help_panel=_SELECTING)
+    ] = None,
     task: Annotated[
         list[str] | None,
         typer.Option(help="The sid of a task, call or conversation.", rich_help_panel=_SELECTING),
@@ -170,7 +170,12 @@ def _selected(**words: Any) -> Selection:
 
 def _whom(given: list[str]) -> list[str]:
     """`-` stands for the lines of standard input: what a command line says, others on this machine can see."""
-    return [line for one in given for line in (sys.stdin.read().splitlines() if one == "-" else [one])]
+    return [line for one in given for line in (_lines(sys.stdin.read()) if one == "-" else [one])]
+
+
+def _lines(text: str) -> list[str]:
+    """Those that are not blank; a blank one where all are, for nobody is not everybody."""
+    return [line for line in text.splitlines() if line.strip()] or [""]
 
 
 def _asked(

@@ -1,5 +1,6 @@
 """What a replay is about, from the words of whoever asks.  Pure: no name is looked up here."""
 
+import itertools
 import re
 from collections.abc import Iterable
 
@@ -8,6 +9,7 @@ from shared.plan import Selection
 
 CUSTOMERS_MAX = 10_000  # named at once; more than that is a matter of --since or --subjects
 SEQUENCE_MAX = 2**63 - 1
+EMPTY = "an empty text"
 
 _SUBJECT = re.compile(r"twilio(\.[^\s.*>]+|\.\*)*(\.>)?")
 _SEQUENCE = re.compile(r"([1-9]\d{0,18})?(?:(-|\.\.)([1-9]\d{0,18})?)?", re.ASCII)
@@ -21,63 +23,64 @@ class SelectionError(ValueError):
 def selection(
     *,
     subjects: Iterable[str] = (),
-    since: str = "",
-    until: str = "",
-    sequence: str = "",
+    since: str | None = None,
+    until: str | None = None,
+    sequence: str | None = None,
     tasks: Iterable[str] = (),
     customers: Iterable[str] = (),
 ) -> Selection:
     """Whom Brevo is told of again.  Each of `subjects`, `tasks`, `customers` may hold several, by comma.
 
-    Raises SelectionError.
+    Raises SelectionError, also for what was given and is empty, as a variable of a shell can be: else all would be meant.
     """
     since_ms, until_ms = _moment(since), _moment(until)
     if since_ms is not None and until_ms is not None and until_ms <= since_ms:
         raise SelectionError(f"{until} is not after {since}: nothing happened between them")
     first, last = sequences(sequence)
-    whom = _words(customers)
+    whom = _words("customer", customers)
     if len(whom) > CUSTOMERS_MAX:
         raise SelectionError(f"{len(whom):,} customers are named: at most {CUSTOMERS_MAX:,} at once")
     return Selection(
-        subjects=tuple(_subject(one) for one in _words(subjects)),
+        subjects=tuple(_subject(one) for one in _words("subject", subjects)),
         since_ms=since_ms,
         until_ms=until_ms,
         first=first,
         last=last,
-        tasks=tuple(_task(one) for one in _words(tasks)),
+        tasks=tuple(_task(one) for one in _words("task", tasks)),
         customers=whom,
     )
 
 
-def sequences(text: str) -> tuple[int, int]:
+def sequences(text: str | None) -> tuple[int, int]:
     """N is one event, N- all from it on, -M all up to it, N-M those between, M included; 0 is no bound.
 
-    `..` is read as `-`.  Raises SelectionError.
+    `..` is read as `-`, and None is all of them.  Raises SelectionError.
     """
-    if not text:
+    if text is None:
         return 0, 0
     found = _SEQUENCE.fullmatch(text)
     first, last = (int(found[1] or 0), int(found[3] or 0)) if found else (0, 0)
     if found and not found[2]:
         last = first
     if not (first or last) or (last and last < first) or max(first, last) > SEQUENCE_MAX:
-        raise SelectionError(f"{text} is no sequence of TWILIO: write 17, 17-40, 17- or -40")
+        raise SelectionError(f"{text or EMPTY} is no sequence of TWILIO: write 17, 17-40, 17- or -40")
     return first, last
 
 
-def _words(given: Iterable[str]) -> tuple[str, ...]:
+def _words(what: str, given: Iterable[str]) -> tuple[str, ...]:
     """Each once, in the order given."""
-    return tuple(
-        dict.fromkeys(word for words in given for part in words.split(",") if (word := part.strip()))
-    )
+    said = [[word for part in words.split(",") if (word := part.strip())] for words in given]
+    if not all(said):
+        raise SelectionError(f"{EMPTY} names no {what}: leave the option out where all are meant")
+    return tuple(dict.fromkeys(itertools.chain(*said)))
 
 
-def _moment(text: str) -> int | None:
+def _moment(text: str | None) -> int | None:
     try:
-        return epoch_ms(text) if text else None
+        return None if text is None else epoch_ms(text)
     except ValueError:
         raise SelectionError(
-            f"{text} is no date: write 2024-01-01 (which begins at 00:00 UTC), or 2024-01-01T08:00:00Z"
+            f"{text or EMPTY} is no date: write 2024-01-01 (which begins at 00:00 UTC), or 2024-01-01T08:00:00Z"
         ) from None
 
 
