@@ -113,6 +113,18 @@ def test_whoever_starts_it_all_with_nothing_set_is_told_of_all_that_is_missing(t
     assert all(f"{name} is not set" in said for name in nothing), said
 
 
+def test_whoever_starts_it_all_where_no_folder_can_be_made_is_told_which(tmp_path, free_port, ports):
+    (tmp_path / "file").touch()
+    url = f"nats://127.0.0.1:{free_port()}"
+    with tajo("up", TAJO_NATS_URL=url, TAJO_DATA_DIR=str(tmp_path / "file"), **ports) as one:
+        _, said = one.communicate(timeout=60)
+
+    assert one.returncode == 78
+    assert "file/nats cannot be made (Not a directory): set TAJO_DATA_DIR to a folder that may be" in (
+        " ".join(said.split())
+    )
+
+
 def test_whoever_starts_it_all_with_a_broker_that_is_not_there_is_told_where_it_was_looked_for(
     tmp_path, ports
 ):

@@ -165,6 +165,12 @@ def _embedded(url: str, config: Path) -> Child | None:
     if unset:
         raise CannotStartError(f"{', '.join(unset)}: not set; `tajo nats-config --passwords` makes new ones")
     store = Path(os.environ.get("TAJO_DATA_DIR") or ".tajo/data") / "nats"
+    try:
+        store.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CannotStartError(
+            f"{store} cannot be made ({error.strerror}): set TAJO_DATA_DIR to a folder that may be"
+        ) from error
     return Child("nats", nats_server.command(config=config, store=store, host=host, port=port))
 
 
