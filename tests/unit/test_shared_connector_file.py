@@ -132,9 +132,9 @@ def test_what_is_not_yaml_is_named_where_it_breaks():
     ("text", "said"),
     [
         ("a: b\nc: \a\n", "line 2, column 4: not YAML: special characters are not allowed"),
-        ("a: 2026-13-01\n", "line 1, column 1: holds a date or a number that is none: put it in quotes if it is text"),
-        ("a: !!int\n", "line 1, column 1: holds a date or a number that is none: put it in quotes if it is text"),
-        ('a: "\\U99999999"\n', "line 1, column 1: holds a date or a number that is none: put it in quotes if it is text"),
+        ("a:\n  b: 2026-13-01\n", "line 2, column 6: not YAML: a date or a number that is none: put it in quotes if it is text"),
+        ("a: !!int\n", "line 1, column 4: not YAML: a date or a number that is none: put it in quotes if it is text"),
+        ('a: "\\U99999999"\n', "line 1, column 1: not YAML: an escape names no character"),
     ],
     ids=["control", "date", "number", "character"],
 )  # fmt: skip

@@ -12,7 +12,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 from msgspec import Struct
 from ruamel.yaml import YAML
-from ruamel.yaml.constructor import DuplicateKeyError
+from ruamel.yaml.constructor import ConstructorError, DuplicateKeyError, RoundTripConstructor
 from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.reader import ReaderError
 
@@ -34,6 +34,7 @@ from shared.config import (
 )
 
 _ATTRIBUTE = re.compile(r"[A-Z][A-Z0-9_]{0,49}")  # facts: mixed case is ignored in silence by Brevo
+_STRANGE = (ValueError, LookupError, ArithmeticError)
 _UNKNOWN = re.compile(r"unknown field `(.+)`")
 _QUOTED = re.compile(r'"([^"]*)"')
 _WORDS = {
@@ -99,7 +100,9 @@ def parse(text: str, path: str = "config") -> Config:
     if len(text) > BYTES_MAX:
         raise ConfigError(path, [Problem(1, 1, f"has more than {BYTES_MAX:,} bytes")])
     try:
-        tree = YAML().load(StringIO(text))
+        yaml = YAML()
+        yaml.Constructor = _Constructor
+        tree = yaml.load(StringIO(text))
         plain = _plain({} if tree is None else tree, itertools.count(1))
     except (RecursionError, _TooMuchError) as error:
         what = (
@@ -116,15 +119,24 @@ def parse(text: str, path: str = "config") -> Config:
         before = text[: error.position]
         line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
         raise ConfigError(path, [Problem(line, column, f"not YAML: {error.reason}")]) from error
-    except (ValueError, LookupError, ArithmeticError) as error:
-        # ruamel lets through what int() and datetime raise, and says no place.
-        what = "holds a date or a number that is none: put it in quotes if it is text"
-        raise ConfigError(path, [Problem(1, 1, what)]) from error
+    except _STRANGE as error:  # of an escape, before there is a node
+        raise ConfigError(path, [Problem(1, 1, "not YAML: an escape names no character")]) from error
     config, problems = _converted(tree, plain)
     problems += [_problem(tree, steps, what) for steps, what in _mistakes(config)]
     if problems:
         raise ConfigError(path, sorted(problems, key=lambda problem: (problem.line, problem.column)))
     return config
+
+
+class _Constructor(RoundTripConstructor):
+    """Says where; ruamel lets through what int() and datetime raise."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep=deep)
+        except _STRANGE as error:
+            what = "a date or a number that is none: put it in quotes if it is text"
+            raise ConstructorError(problem=what, problem_mark=node.start_mark) from error
 
 
 def _not_yaml(error: MarkedYAMLError) -> str:
