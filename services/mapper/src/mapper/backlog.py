@@ -6,8 +6,6 @@ Of one contact it keeps its order: before anything else is said of a contact, wh
 import sqlite3
 from collections.abc import Iterable
 
-BACKLOG = """CREATE TABLE IF NOT EXISTS backlog
-    (number INTEGER PRIMARY KEY AUTOINCREMENT, ext_id TEXT NOT NULL, message BLOB NOT NULL)"""
 BRING_MAX = 500  # commands brought into the outbox at once: one atomic batch
 
 _INTO = "INSERT INTO outbox (message) SELECT message FROM backlog WHERE number IN"

@@ -11,7 +11,8 @@ from urllib.parse import quote
 import msgspec
 import sqlite_utils
 
-from mapper.backlog import BACKLOG, Backlog
+from mapper import schema
+from mapper.backlog import Backlog
 from mapper.customer import Aggregates, Customer
 from mapper.fold import Page
 from mapper.heard import Heard
@@ -60,7 +61,7 @@ class Book:
                 "secure_delete = ON",  # what is deleted is overwritten
             ):
                 self._sql.execute(f"PRAGMA {pragma}")
-            self._create()
+            schema.create(self._db)
         self.backlog = Backlog(self._sql)
         self._pack = msgspec.msgpack.Encoder()
         self._interaction = msgspec.msgpack.Decoder(Interaction)
@@ -358,39 +359,3 @@ class Book:
         while chunk := list(itertools.islice(rest, IN_MAX)):
             marks = ", ".join("?" * len(chunk))
             yield from self._sql.execute(f"{sql} ({marks}) {after}", (*before, *chunk))
-
-    def _create(self) -> None:
-        self._db.table("interaction").create(
-            {
-                "key": str, "anchor": str, "channel": str, "start_ms": int, "handled": int, "abandoned": int,
-                "wait_ms": int, "handle_ms": int, "open_tasks": int, "score": float, "score_ms": int,
-                "due_ms": int, "body": bytes,
-            },
-            pk="key", if_not_exists=True,
-        )  # fmt: skip
-        self._db.table("interaction").create_index(["anchor"], if_not_exists=True)
-        self._sql.execute(
-            "CREATE INDEX IF NOT EXISTS interaction_due ON interaction (due_ms) WHERE due_ms > 0"
-        )
-        self._sql.execute(
-            "CREATE TABLE IF NOT EXISTS link (sid TEXT PRIMARY KEY, key TEXT NOT NULL) WITHOUT ROWID"
-        )
-        self._sql.execute(
-            "CREATE TABLE IF NOT EXISTS identifier"
-            " (key TEXT PRIMARY KEY, customer TEXT NOT NULL, body BLOB NOT NULL) WITHOUT ROWID"
-        )
-        self._db.table("identifier").create_index(["customer"], if_not_exists=True)
-        self._sql.execute("CREATE TABLE IF NOT EXISTS customer (id TEXT PRIMARY KEY, body BLOB NOT NULL)")
-        self._sql.execute("CREATE TABLE IF NOT EXISTS agent (sid TEXT PRIMARY KEY) WITHOUT ROWID")
-        self._sql.execute(
-            "CREATE TABLE IF NOT EXISTS outbox (number INTEGER PRIMARY KEY AUTOINCREMENT, message BLOB NOT NULL)"
-        )
-        self._sql.execute(
-            "CREATE TABLE IF NOT EXISTS position"
-            " (id INTEGER PRIMARY KEY, sequence INTEGER NOT NULL, retelling INTEGER NOT NULL)"
-        )
-        self._sql.execute("INSERT OR IGNORE INTO position VALUES (1, 0, 0)")
-        self._sql.execute(BACKLOG)
-        self._sql.execute("CREATE INDEX IF NOT EXISTS backlog_of ON backlog (ext_id)")
-        self._sql.execute("CREATE TABLE IF NOT EXISTS mapping (hash TEXT PRIMARY KEY, config BLOB NOT NULL)")
-        self._sql.execute("CREATE TABLE IF NOT EXISTS erasure (id TEXT PRIMARY KEY, done BLOB NOT NULL)")
