@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from shared.command import ContactUpsert, EventTrack
-from shared.number import as_text, whole
+from shared.plain import plain
 
 BATCH_MAX = 200  # events in one call: https://developers.brevo.com/docs/event-endpoints
 BATCH_BYTES_MAX = 480 * 1024  # of 512 KB; the rest is for what the client adds
@@ -92,7 +92,7 @@ def unfit(command: EventTrack) -> str:
 
 def _fit(properties: Mapping[str, Property]) -> dict[str, str | int]:
     """The properties as the batch schema knows them, the longest text cut until they fit."""
-    kept = {_UNNAMED.sub("_", name)[:NAME_MAX] or "_": _plain(value) for name, value in properties.items()}
+    kept = {_UNNAMED.sub("_", name)[:NAME_MAX] or "_": plain(value) for name, value in properties.items()}
     while len(msgspec.json.encode(kept)) > EVENT_BYTES_MAX:
         longest = max(kept, key=lambda name: len(str(kept[name])))
         text = str(kept[longest])
@@ -101,16 +101,6 @@ def _fit(properties: Mapping[str, Property]) -> dict[str, str | int]:
         else:
             kept[longest] = text[: len(text) // 2] + CUT
     return kept
-
-
-def _plain(value: Property) -> str | int:
-    """A value in the words of the batch schema, which lists neither boolean nor float."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        number = whole(value)
-        return number if isinstance(number, int) else as_text(number)
-    return value
 
 
 def batches(commands: Iterable[EventTrack]) -> Iterator[list[EventTrack]]:

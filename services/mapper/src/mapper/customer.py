@@ -13,7 +13,7 @@ from mapper.identity import Known, shared_id
 from mapper.interaction import Dated, Interaction, keep_latest
 from shared.command import Value
 from shared.config import AttributeType, Config
-from shared.number import as_text, whole
+from shared.plain import plain, whole
 
 
 class Customer(Struct, omit_defaults=True, gc=False):
@@ -125,13 +125,7 @@ def fit(value: Any, type_: AttributeType) -> Value | None:
         return None
     match type_:
         case "text":
-            return (
-                ("yes" if value else "no")
-                if isinstance(value, bool)
-                else as_text(value)
-                if isinstance(value, float)
-                else str(value)
-            )
+            return str(plain(value))
         case "float":
             return _number(value)
         case "boolean":

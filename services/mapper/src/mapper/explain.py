@@ -10,7 +10,7 @@ from mapper.interaction import Interaction
 from mapper.step import Policy
 from shared.command import Value
 from shared.event import rfc3339
-from shared.number import as_text
+from shared.plain import plain
 
 _OF_EACH: dict[str, Callable[[Interaction], str]] = {
     "total_conversations": lambda one: one.sid,
@@ -22,7 +22,7 @@ _OF_EACH: dict[str, Callable[[Interaction], str]] = {
     "avg_wait_time": lambda one: _span(one, one.wait_ms, "task-queue.entered", "reservation.accepted") if one.handled else "",
     "avg_handle_time": lambda one: _span(one, one.handle_ms, "reservation.accepted", "task.completed"),
     "last_csat_score": lambda one: ", ".join(
-        f"{one.sid} {name} {as_text(said.value)} at {rfc3339(said.ms)} ({said.id})" for name, said in one.surveys.items()
+        f"{one.sid} {name} {plain(said.value)} at {rfc3339(said.ms)} ({said.id})" for name, said in one.surveys.items()
     ),
 }  # fmt: skip
 

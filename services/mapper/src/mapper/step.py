@@ -16,7 +16,7 @@ from mapper.said import NAMED, Reading
 from shared.command import EventTrack
 from shared.config import IDENTIFIERS, TYPES, Config, Rule, Sync
 from shared.event import rfc3339
-from shared.number import as_text, whole
+from shared.plain import plain
 
 HOLD_MS = 10_000  # for events that come out of order; Twilio's callbacks spread over a few seconds
 KEEP_MS = 30 * 24 * 3600 * 1000  # for a name to come: as long as Twilio keeps its own events
@@ -225,13 +225,8 @@ def _seconds(ms: int | None) -> int | None:
 
 
 def told(value: Any) -> str | int | None:
-    """A value as an event property may hold it: the batch schema knows neither float nor boolean."""
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, float):
-        number = whole(value)
-        return number if isinstance(number, int) else as_text(number)
-    return value if isinstance(value, str | int) else None
+    """A value as an event property may hold it; None for one it cannot."""
+    return plain(value) if isinstance(value, str | int | float) else None
 
 
 def _value(source: str, interaction: Interaction, properties: Mapping[str, Any]) -> str | int | None:

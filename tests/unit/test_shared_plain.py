@@ -1,4 +1,4 @@
-"""Numbers as Brevo takes them."""
+"""Values as Brevo takes them."""
 
 import msgspec
 from hypothesis import given
@@ -7,12 +7,12 @@ from hypothesis import strategies as some
 from brevo_sink.request import event
 from mapper.step import told
 from shared.command import EventTrack
-from shared.number import as_text, whole
+from shared.plain import plain, whole
 
 
 @given(some.floats(allow_nan=False, allow_infinity=False))
 def test_a_number_is_told_with_all_its_digits_and_fits_64_bits(number):
-    assert float(as_text(number)) == whole(number) == number
+    assert float(plain(number)) == whole(number) == number
     assert msgspec.msgpack.decode(msgspec.msgpack.encode(whole(number))) == number
 
 
@@ -27,4 +27,4 @@ def test_an_event_says_a_number_the_same_whether_mapper_or_sink_made_it_plain(nu
 
 
 def test_a_price_of_seven_digits_is_not_rounded():
-    assert (as_text(12345.67), as_text(5.0), told(1234567.5)) == ("12345.67", "5", "1234567.5")
+    assert (plain(12345.67), plain(5.0), told(1234567.5)) == ("12345.67", 5, "1234567.5")
