@@ -6,8 +6,8 @@ from pathlib import Path
 _SHARED = (
     "deploy/nats/nats.conf",
     *(f"shared/src/shared/{name}.py" for name in (
-        "bus", "command", "event", "headers", "message", "past", "protocol", "publish", "pull", "redact", "spans", "topology",
-        "trace",
+        "body", "bus", "command", "event", "headers", "message", "past", "plain", "protocol", "publish", "pull", "redact",
+        "spans", "topology", "trace",
     )),
 )  # fmt: skip
 _INGEST = tuple(
@@ -16,8 +16,8 @@ _INGEST = tuple(
 )
 _MAPPER = tuple(
     f"services/mapper/src/mapper/{name}.py" for name in (
-        "attributes", "beside", "book", "customer", "fold", "heard", "identity", "interaction", "made", "mapping", "readout", "rebuild",
-        "refold", "said", "step", "take",
+        "attributes", "beside", "book", "customer", "fold", "heard", "identity", "interaction", "made", "mapping",
+        "readout", "rebuild", "refold", "said", "schema", "step", "take",
     )
 )  # fmt: skip
 _SINK = tuple(

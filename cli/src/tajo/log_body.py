@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 from yarl import query_to_pairs
 
-FIELDS_MAX = 1000  # of a form
+from shared.body import FIELDS_MAX, NOT_JSON
 
 
 def as_text(body: bytes) -> str:
@@ -38,5 +38,5 @@ def _json(text: str) -> str:
     try:
         value: Any = msgspec.json.decode(text)
         return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()
-    except (msgspec.DecodeError, RecursionError):
+    except NOT_JSON:
         return text

@@ -16,9 +16,9 @@ from yarl import query_to_pairs
 
 from mapper.attributes import e164
 from shared import redact
+from shared.body import FIELDS_MAX, NOT_JSON
 from shared.message import MSG_ID, Message
 
-FIELDS_MAX = 1000  # of a form, as whoever reads it takes
 DOMAIN = "example.com"  # reserved: https://www.rfc-editor.org/rfc/rfc2606
 COUNTRY = "+999"  # no country has it: https://www.itu.int/pub/T-SP-E.164D
 UNREADABLE = b"[left out: it can neither be read nor redacted]"
@@ -69,7 +69,7 @@ class Pseudonyms:
                 return msgspec.json.encode(self._value(whole, ""))
             fields = redact.pairs(query_to_pairs(body.decode(), max_fields=FIELDS_MAX), keep_bodies=False)
             return urlencode([(name, str(self._value(value, name))) for name, value in fields]).encode()
-        except (msgspec.DecodeError, ValueError, RecursionError):
+        except (*NOT_JSON, ValueError):
             return UNREADABLE
 
     def _value(self, given: Any, name: str) -> Any:
@@ -84,7 +84,7 @@ class Pseudonyms:
             case str() if given[:1] in ("{", "["):
                 try:
                     return msgspec.json.encode(self._value(msgspec.json.decode(given), name)).decode()
-                except (msgspec.DecodeError, RecursionError):
+                except NOT_JSON:
                     return self._named(given, plain)
             case str():
                 return self._named(given, plain)

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, Raw, Struct, UnsetType
 
+from shared.body import NOT_JSON
 from shared.event import PRODUCTS, RawEvent, epoch_ms, from_message, to_message
 from shared.message import MSG_ID, Message
 from shared.topology import MESSAGE_BYTES_MAX
@@ -98,7 +99,7 @@ def from_line(line: bytes, *, account_sid: str = "") -> Message:
         cloud = _decoder.decode(line)
     except msgspec.ValidationError as error:
         raise NotACloudEventError(str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise NotACloudEventError("not a whole JSON object: is the line cut off?") from error
     event = RawEvent(
         id=_filled("id", cloud.id),
@@ -140,7 +141,7 @@ def _stands_as_json(body: bytes, content_type: str | None) -> bool:
     try:
         msgspec.json.decode(body)
         body.decode()
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except NOT_JSON:
         return False
     return True
 
@@ -178,7 +179,7 @@ def _valid(raw: bytes) -> bytes:
 def _decoded(raw: bytes) -> Any:
     try:
         return msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except NOT_JSON as error:
         raise NotACloudEventError("data is not JSON") from error
 
 

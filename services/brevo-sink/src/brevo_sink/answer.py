@@ -12,11 +12,10 @@ import msgspec
 from msgspec import Struct
 
 from brevo_sink.budget import UNTOLD_S, rest_s
+from shared.body import json_object
 from shared.verdict import Done, Pause, Reject, Retry
 
 AGAIN_S = 5.0  # after what passes by itself: 425, 5xx
-# That a body can cause: a proxy has words of its own.
-NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 class InDoubt(Struct, frozen=True):
@@ -224,14 +223,6 @@ def _by_index(body: Mapping[str, Any], count: int) -> dict[int, str]:
                 if isinstance(index, int) and 0 <= index < count:
                     refused[index] = ": ".join(filter(None, ("refused", _public(_message(error)))))
     return refused
-
-
-def json_object(body: bytes) -> dict[str, Any]:
-    """An answer's object; {} for anything else."""
-    try:
-        return msgspec.json.decode(body, type=dict[str, Any])
-    except NOT_JSON:
-        return {}
 
 
 def _message(error: Mapping[str, Any]) -> str:

@@ -13,8 +13,8 @@ from typing import Any, Literal
 import msgspec
 from msgspec import Struct
 
-from brevo_sink.answer import json_object
 from brevo_sink.request import fingerprint
+from shared.body import json_object
 from shared.command import ContactUpsert, Value
 
 IMPORT_BYTES_MAX = 8 * 1024**2  # of 10 MB; the rest is for what a row says of itself

@@ -11,11 +11,11 @@ import msgspec
 import structlog
 from msgspec import Struct
 
-from brevo_sink import answer
 from brevo_sink.brevo import Brevo, Reply, Result
 from brevo_sink.desk import Item
 from brevo_sink.gate import Gate
 from brevo_sink.request import IDEMPOTENCY_KEY
+from shared.body import NOT_JSON
 from shared.command import EventTrack
 
 LOOKS = (
@@ -138,7 +138,7 @@ def _page(result: Result) -> _Page | None:
         return None
     try:
         return msgspec.json.decode(result.body, type=_Page)
-    except answer.NOT_JSON:
+    except NOT_JSON:
         return None
 
 

@@ -11,8 +11,9 @@ from typing import Any
 import msgspec
 from msgspec import Struct
 
-from brevo_sink.answer import NOT_JSON, of_contact
+from brevo_sink.answer import of_contact
 from brevo_sink.brevo import Brevo, Reply, Result
+from shared.body import NOT_JSON
 from shared.config import Attribute, Config
 from shared.verdict import Pause
 

@@ -14,6 +14,7 @@ from brevo_sink import answer
 from brevo_sink.answer import Outcome, Without
 from brevo_sink.brevo import Brevo, Lost, NotSent, Reply
 from brevo_sink.ledger import Ledger
+from shared.body import json_object
 from shared.command import ContactRelink, ContactUpsert
 from shared.verdict import Done, Retry
 
@@ -63,6 +64,6 @@ async def foreign_name(brevo: Brevo, command: ContactUpsert) -> str | Retry:
 
 
 def _name_in(body: bytes) -> str:
-    attributes = answer.json_object(body).get("attributes")
+    attributes = json_object(body).get("attributes")
     name = attributes.get("EXT_ID") if isinstance(attributes, dict) else None
     return name if isinstance(name, str) else ""

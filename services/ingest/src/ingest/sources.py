@@ -16,13 +16,13 @@ from msgspec import Meta, Struct
 from yarl import query_to_pairs
 
 from shared import redact
+from shared.body import FIELDS_MAX
 from shared.event import RawEvent, epoch_ms
 from shared.topology import MESSAGE_BYTES_MAX
 
 FORM = "application/x-www-form-urlencoded"
 JSON = "application/json"
 
-FIELDS_MAX = 1000  # of a form; a TaskRouter callback has some 40
 ELEMENTS_MAX = 10_000  # of an Event Streams array; Twilio batches far fewer, and 4 MiB hold no more events
 EVENT_BYTES_MAX = MESSAGE_BYTES_MAX - 64 * 1024  # redaction can make a body larger; headers need room
 

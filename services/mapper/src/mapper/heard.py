@@ -16,6 +16,7 @@ from yarl import query_to_pairs
 
 from mapper.attributes import LINK, as_number, identifiers, json_object, links, text
 from mapper.said import SURVEY_MAX, TEXTS_MAX, Reading, Score, said, say
+from shared.body import FIELDS_MAX, NOT_JSON
 from shared.event import RawEvent
 
 ONCE = frozenset({
@@ -28,15 +29,11 @@ ONCE = frozenset({
 })  # fmt: skip
 """What can happen once to its entity; the rest can happen often, and its identity carries the ms."""
 
-FIELDS_MAX = 1000  # of a form; a TaskRouter callback has some 40
-
 _SNAKE = (
     "task_sid", "task_attributes", "task_channel_unique_name", "task_queue_name", "task_canceled_reason",
     "task_completed_reason", "reason", "reservation_sid", "worker_sid",
 )  # fmt: skip
 _PASCAL = {"".join(part.capitalize() for part in name.split("_")): name for name in _SNAKE}
-
-_NOT_JSON = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 
 
 if TYPE_CHECKING:
@@ -163,7 +160,7 @@ def _unquoted(value: str) -> str:
 
 def _event_stream(event: RawEvent, reading: Reading) -> Heard | None:
     if event.product == "taskrouter":
-        with suppress(*_NOT_JSON):  # else it has another shape, or none: see below
+        with suppress(*NOT_JSON):  # else it has another shape, or none: see below
             payload = _task_stream(event.body).data.payload
             return _task_event(event, msgspec.structs.asdict(payload), reading)
     data = _body_object(event.body).get("data")
@@ -377,5 +374,5 @@ def _form_or_json(event: RawEvent) -> dict[str, Any]:
 def _body_object(body: bytes) -> dict[str, Any]:
     try:
         return msgspec.json.decode(body, type=dict[str, Any])
-    except _NOT_JSON as error:
+    except NOT_JSON as error:
         raise UnreadableError(f"not a JSON object: {type(error).__name__}") from error

@@ -8,9 +8,9 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import msgspec
 from msgspec import Struct
 
+from shared.body import json_object
 from shared.verdict import Done, Pause, Reject, Retry
 
 RETRY_AFTER_MAX_S = 300.0  # then we ask again, whatever the header said
@@ -28,7 +28,7 @@ Outcome = Done | Absent | Retry | Reject | Pause
 
 def of(status: int, headers: Mapping[str, str], body: bytes, *, now_s: float, delay_s: float) -> Outcome:
     """What an answer means.  `now_s` is epoch seconds, `delay_s` how long to wait where Twilio does not say."""
-    error = _object(body)
+    error = json_object(body)
     why = _why(status, error)
     match status:
         case 200 | 201 | 202 | 204:
@@ -72,13 +72,6 @@ def retry_after_s(headers: Mapping[str, str], now_s: float) -> float:
     except ValueError:
         return 0.0
     return min(max(moment.replace(tzinfo=moment.tzinfo or UTC).timestamp() - now_s, 0.0), RETRY_AFTER_MAX_S)
-
-
-def _object(body: bytes) -> dict[str, Any]:
-    try:
-        return msgspec.json.decode(body, type=dict[str, Any])
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
-        return {}
 
 
 def _why(status: int, error: Mapping[str, Any]) -> str:

@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Struct
 
 from shared import redact
+from shared.body import NOT_JSON
 from shared.event import RawEvent, epoch_ms
 
 EVENTS = "/rest/taskrouter/events"
@@ -117,7 +118,7 @@ def _read(
     for raw in raws:
         try:
             given = msgspec.json.decode(raw)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except NOT_JSON as error:
             body = redact.cards(bytes(raw).decode(errors="replace")).encode()
             unreadable.append(_unreadable(source, body, f"no JSON: {type(error).__name__}"))
             continue

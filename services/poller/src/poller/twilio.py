@@ -26,6 +26,7 @@ from poller.answer import Absent
 from poller.endpoints import LIMITS, Endpoint, Product
 from poller.rates import BACKFILL_SHARE, Rates
 from shared import span, spans
+from shared.body import NOT_JSON
 from shared.config import RateName
 from shared.verdict import Done, Pause, Reject, Retry
 
@@ -40,7 +41,6 @@ log = structlog.get_logger()
 
 FORM = "application/x-www-form-urlencoded"
 
-_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
 _NEVER_LEFT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
@@ -184,7 +184,7 @@ class Twilio:
                 items, following = reply.items(endpoint.key), reply.next_page_url()
                 # Twilio's own URL, but at the address we were given: the credentials go nowhere else.
                 next_url = url.copy_with(raw_path=httpx.URL(following).raw_path)
-            except (*_UNREADABLE, httpx.InvalidURL):
+            except (*NOT_JSON, httpx.InvalidURL):
                 raise TwilioError(endpoint, Retry("an answer that is no page", answer.DELAY_MAX_S)) from None
             yield Page(items, last=not following)
             if not following:
@@ -209,7 +209,7 @@ class Twilio:
     def _object(self, endpoint: Endpoint, reply: _Reply) -> dict[str, Any]:
         try:
             return reply.object()
-        except _UNREADABLE:
+        except NOT_JSON:
             raise TwilioError(endpoint, Retry("an answer that cannot be read", answer.DELAY_MAX_S)) from None
 
     async def _call(
@@ -331,7 +331,7 @@ class Twilio:
 def _fields(body: bytes) -> dict[str, msgspec.Raw] | None:
     try:
         return msgspec.json.decode(body, type=dict[str, msgspec.Raw])
-    except _UNREADABLE:
+    except NOT_JSON:
         return None
 
 
