@@ -50,7 +50,13 @@ def shard(sid: str) -> str:
 def rfc3339(time_ms: int) -> str:
     """Epoch milliseconds as RFC 3339 in UTC, with milliseconds: 2026-11-20T10:14:05.123Z."""
     seconds, ms = divmod(time_ms, 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC).isoformat()[:19]}.{ms:03d}Z"
+    return f"{_clock(seconds)}.{ms:03d}Z"
+
+
+@lru_cache(maxsize=1024)
+def _clock(seconds: int) -> str:
+    """What is heard or folded together happened in the same few seconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
 
 
 def epoch_ms(text: str) -> int:
