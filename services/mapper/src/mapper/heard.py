@@ -15,7 +15,7 @@ from msgspec import Struct
 from yarl import query_to_pairs
 
 from mapper.attributes import LINK, as_number, identifiers, json_object, links, text
-from mapper.said import SURVEY_MAX, TEXTS_MAX, Reading, Score, said, say
+from mapper.said import REMEMBERED_MAX, SURVEY_MAX, TEXTS_MAX, Reading, Score, remembered, said, say
 from shared.body import FIELDS_MAX, NOT_JSON
 from shared.event import RawEvent
 
@@ -152,9 +152,19 @@ def _wanted(form: str) -> dict[str, str]:
     return found
 
 
-@lru_cache(maxsize=TEXTS_MAX)
 def _unquoted(value: str) -> str:
     """The events of a task repeat its attributes: decoded once, they are also one text for `said` to know again."""
+    return (_decoded_value if len(value) <= REMEMBERED_MAX else _decoded_value.__wrapped__)(value)
+
+
+def forget_texts() -> None:
+    """Remember nothing of what was read: somebody is to be forgotten."""
+    _decoded_value.cache_clear()
+    remembered.cache_clear()
+
+
+@lru_cache(maxsize=TEXTS_MAX)
+def _decoded_value(value: str) -> str:
     return query_to_pairs(f"={value}")[0][1]
 
 

@@ -21,11 +21,10 @@ import structlog
 from nats.aio.msg import Msg
 
 from mapper.book import Book
-from mapper.heard import Heard, UnreadableError
+from mapper.heard import Heard, UnreadableError, forget_texts
 from mapper.made import PAST_MS, Made
 from mapper.metrics import Metrics
 from mapper.readout import ForgottenError, Readout, heard_in, stored_ms
-from mapper.said import said
 from mapper.step import Policy
 from mapper.take import look, take
 from shared import command, dead, receipt, span, spans
@@ -186,7 +185,7 @@ class Mapping:
             made = take_out()
             self._book.put_out(command.to_message(one, follow(None)) for one in commands)
             self._put_out(made, [])
-        said.cache_clear()
+        forget_texts()
 
     async def say_all(self) -> None:
         """Publish the outbox, and leave nothing of it behind.  With `alone` held."""

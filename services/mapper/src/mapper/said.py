@@ -21,7 +21,8 @@ from shared.config import Survey
 
 SURVEY_MAX = 64  # characters of a survey's name, which is part of an id
 NAMED = {"identity": identity, "friendly_name": friendly_name}  # mapped sources with rules of their own
-TEXTS_MAX = 4096  # task attributes remembered, of 4 KB at most each; a task has a dozen events with the same
+TEXTS_MAX = 4096  # task attributes remembered; a task has a dozen events with the same
+REMEMBERED_MAX = 12_288  # characters of one: Twilio takes 4 KB, and a form writes some with three
 
 
 class Score(Struct, frozen=True, gc=False):
@@ -52,9 +53,14 @@ class Said(Struct, frozen=True, gc=False):
     identifiers: Mapping[str, str] = {}
 
 
-@lru_cache(maxsize=TEXTS_MAX)
 def said(attributes: str, reading: Reading) -> Said:
     """The attributes of a task hardly change while it lives, and come with each of its events: read them once."""
+    return (remembered if len(attributes) <= REMEMBERED_MAX else remembered.__wrapped__)(attributes, reading)
+
+
+@lru_cache(maxsize=TEXTS_MAX)
+def remembered(attributes: str, reading: Reading) -> Said:
+    """`said`, of attributes that are no larger than any of Twilio's."""
     return say(json_object(attributes), reading)
 
 
