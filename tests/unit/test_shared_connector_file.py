@@ -132,11 +132,13 @@ def test_what_is_not_yaml_is_named_where_it_breaks():
     ("text", "said"),
     [
         ("a: b\nc: \a\n", "line 2, column 4: not YAML: special characters are not allowed"),
-        ("a:\n  b: 2026-13-01\n", "line 2, column 6: not YAML: a date or a number that is none: put it in quotes if it is text"),
-        ("a: !!int\n", "line 1, column 4: not YAML: a date or a number that is none: put it in quotes if it is text"),
-        ('a: "\\U99999999"\n', "line 1, column 1: not YAML: an escape names no character"),
+        ("a:\n  b: 2026-13-01\n", "line 2, column 6: not YAML: a date, number or boolean that is none: put it in quotes if it is text"),
+        ("a: !!int\n", "line 1, column 4: not YAML: a date, number or boolean that is none: put it in quotes if it is text"),
+        ("a: !!bool foo\n", "line 1, column 4: not YAML: a date, number or boolean that is none: put it in quotes if it is text"),
+        ("? [a, {b: 1}]\n: 2\n", "line 1, column 1: not YAML: a key is a mapping or a list"),
+        ('a: 1\nb: "\\U99999999"\n', "line 2, column 5: not YAML: an escape names no character"),
     ],
-    ids=["control", "date", "number", "character"],
+    ids=["control", "date", "number", "boolean", "key", "character"],
 )  # fmt: skip
 def test_a_value_that_yaml_itself_cannot_read_is_a_mistake_like_the_others(text, said):
     assert problems(text) == [said]

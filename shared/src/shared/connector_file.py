@@ -34,7 +34,8 @@ from shared.config import (
 )
 
 _ATTRIBUTE = re.compile(r"[A-Z][A-Z0-9_]{0,49}")  # facts: mixed case is ignored in silence by Brevo
-_STRANGE = (ValueError, LookupError, ArithmeticError)
+_STRANGE = (ValueError, LookupError, ArithmeticError)  # what int(), datetime and a table of words raise
+_NO_CHARACTER = re.compile(r"\\U(?!000|0010)")  # an escape beyond U+10FFFF
 _UNKNOWN = re.compile(r"unknown field `(.+)`")
 _QUOTED = re.compile(r'"([^"]*)"')
 _WORDS = {
@@ -116,11 +117,14 @@ def parse(text: str, path: str = "config") -> Config:
         line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
         raise ConfigError(path, [Problem(line, column, _not_yaml(error))]) from error
     except ReaderError as error:
-        before = text[: error.position]
-        line, column = before.count("\n") + 1, len(before) - before.rfind("\n")
+        line, column = _place(text, error.position)
         raise ConfigError(path, [Problem(line, column, f"not YAML: {error.reason}")]) from error
+    except TypeError as error:  # ruamel takes most keys that are none, but not a mapping in a list
+        raise ConfigError(path, [Problem(1, 1, "not YAML: a key is a mapping or a list")]) from error
     except _STRANGE as error:  # of an escape, before there is a node
-        raise ConfigError(path, [Problem(1, 1, "not YAML: an escape names no character")]) from error
+        found = _NO_CHARACTER.search(text)
+        line, column = _place(text, found.start() if found else 0)
+        raise ConfigError(path, [Problem(line, column, "not YAML: an escape names no character")]) from error
     config, problems = _converted(tree, plain)
     problems += [_problem(tree, steps, what) for steps, what in _mistakes(config)]
     if problems:
@@ -128,14 +132,20 @@ def parse(text: str, path: str = "config") -> Config:
     return config
 
 
+def _place(text: str, position: int) -> tuple[int, int]:
+    """Line and column, from 1."""
+    before = text[:position]
+    return before.count("\n") + 1, len(before) - before.rfind("\n")
+
+
 class _Constructor(RoundTripConstructor):
-    """Says where; ruamel lets through what int() and datetime raise."""
+    """Says where; ruamel lets through what int() and datetime raise, and the table of its booleans."""
 
     def construct_object(self, node: Any, deep: bool = False) -> Any:
         try:
             return super().construct_object(node, deep=deep)
         except _STRANGE as error:
-            what = "a date or a number that is none: put it in quotes if it is text"
+            what = "a date, number or boolean that is none: put it in quotes if it is text"
             raise ConstructorError(problem=what, problem_mark=node.start_mark) from error
 
 
