@@ -384,6 +384,7 @@ async def test_replays_are_listed_and_dropped_and_of_the_one_in_force_only_what_
         (("--plan", "--until", "later"), "later is no date"),
         (("--plan", "--subjects", "brevo.>"), "brevo.> is no subject"),
         (("--plan", "--task", ""), "names no task"),
+        (("--plan", "--id", ""), "names no replay"),
         (("--plan", "--customer", "-"), "names no customer"),
         (("--plan", "--out", "nowhere/x"), "is no folder"),
     ],

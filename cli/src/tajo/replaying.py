@@ -76,9 +76,9 @@ def replay(
         ),
     ] = False,
     id_: Annotated[
-        str,
+        str | None,
         typer.Option("--id", metavar="ID", help="Show the plan of this replay.", rich_help_panel=_PLANNING),
-    ] = "",
+    ] = None,
     out_: Annotated[
         Path | None,
         typer.Option(
@@ -138,6 +138,8 @@ def replay(
     about_plans = (send_old_events and not into) or read_back or id_ or out_ or whole or not chosen.empty
     if about_plans and not plan_:
         raise typer.BadParameter("a selection and what is planned go with --plan; --apply does what the plan says")  # fmt: skip
+    if id_ == "":
+        raise typer.BadParameter("an empty text names no replay", param_hint="--id")
     if id_ and (send_old_events or read_back or not chosen.empty):
         raise typer.BadParameter("--id shows what was asked before, as it was asked")
     if out_ and not out_.parent.is_dir():
