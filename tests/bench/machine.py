@@ -139,9 +139,14 @@ def cpu_s(pid: int) -> float:
 
 
 def memory_mb(pid: int, name: str) -> float:
-    """A line of /proc/<pid>/status: VmRSS is what a process has now, VmHWM the most it ever had."""
+    """A line of /proc/<pid>/status: VmRSS is what a process has now, VmHWM the most it ever had; 0 once it has ended."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(name)).split()[1]) / 1024
+    return next((int(line.split()[1]) / 1024 for line in lines if line.startswith(name)), 0.0)
+
+
+def children(pid: int) -> list[int]:
+    """Of a process, those its main thread made."""
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
 @contextmanager

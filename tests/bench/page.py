@@ -84,8 +84,8 @@ def markdown(history: History) -> str:
             f"![{curve.title}](performance/{curve.name}.svg)\n\n{curve.says}".strip()
             for curve in found.curves
         ]
-        if before:
-            grown += [f"- {line}" for line in changed(before[0].numbers, run.numbers)]
+        if before and (lines := changed(before[0].numbers, run.numbers)):
+            grown += [f"{name}, before on {before[0].machine}:\n", *(f"- {line}" for line in lines), ""]
     parts = [
         HEAD, table(figures), *texts,
         "## How cost grows", *curves,
