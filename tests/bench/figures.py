@@ -70,7 +70,11 @@ def table(figures: list[Figure]) -> str:
 def changed(before: Mapping[str, float], now: Mapping[str, float], by: float = 0.2) -> list[str]:
     """Numbers that differ by more than a part from the run before, as people read it."""
     return [
-        f"{name}: {before[name]:,.4g} → {value:,.4g}"
+        f"{name}: {_short(before[name])} → {_short(value)}"
         for name, value in now.items()
         if before.get(name) and abs(value / before[name] - 1) > by
     ]
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
