@@ -46,6 +46,7 @@ def test_a_sequence_is_one_or_some_or_all_from_or_up_to_there(text, bounds):
         ({"subjects": ["brevo.>"]}, "brevo.> is no subject of TWILIO"),
         ({"subjects": ["twilio.>.task"]}, "is no subject of TWILIO"),
         ({"subjects": ["twilio.a*"]}, "is no subject of TWILIO"),
+        ({"subjects": ["twilio"]}, "twilio is no subject of TWILIO"),
         ({"since": "yesterday"}, "yesterday is no date: write 2024-01-01"),
         ({"since": "2026-11-02", "until": "2026-11-01"}, "2026-11-01 is not after 2026-11-02"),
         ({"sequence": "0"}, "0 is no sequence of TWILIO"),

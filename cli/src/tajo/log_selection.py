@@ -1,13 +1,12 @@
 """Which raw events are meant: the options that `tajo log` and `tajo mapping` share, and what fits them."""
 
-import re
 from typing import Annotated
 
 import typer
 
 from shared.event import epoch_ms
 from shared.replay import Selection
-from tajo.selecting import EMPTY, SelectionError, sequences
+from tajo.selecting import EMPTY, SUBJECT, SelectionError, sequences
 
 
 def _named(sids: list[str] | None) -> list[str] | None:
@@ -34,8 +33,6 @@ Task = Annotated[
     ),
 ]
 
-_SUBJECT = re.compile(r"twilio(?:\.[^\s.*>]+|\.\*)*(?:\.>)?")
-
 
 def selection(
     subjects: list[str] | None = None,
@@ -46,7 +43,7 @@ def selection(
 ) -> Selection:
     """What the options mean.  Raises typer.BadParameter, in the words of the options."""
     for subject in subjects or ():
-        if not _SUBJECT.fullmatch(subject) or subject == "twilio":
+        if not SUBJECT.fullmatch(subject):
             raise typer.BadParameter(
                 f"{subject} is no subject of TWILIO, such as twilio.*.*.taskrouter.task.completed"
             )

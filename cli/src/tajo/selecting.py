@@ -11,7 +11,7 @@ CUSTOMERS_MAX = 10_000  # named at once; more than that is a matter of --since o
 SEQUENCE_MAX = 2**63 - 1
 EMPTY = "an empty text"
 
-_SUBJECT = re.compile(r"twilio(\.[^\s.*>]+|\.\*)*(\.>)?")
+SUBJECT = re.compile(r"twilio(?=\.)(\.[^\s.*>]+|\.\*)*(\.>)?")
 _SEQUENCE = re.compile(r"([1-9]\d{0,18})?(?:(-|\.\.)([1-9]\d{0,18})?)?", re.ASCII)
 _TASK = re.compile(r"(WT|CH|CA|KD)[0-9a-f]{32}")
 
@@ -85,7 +85,7 @@ def _moment(text: str | None) -> int | None:
 
 
 def _subject(text: str) -> str:
-    if not _SUBJECT.fullmatch(text):
+    if not SUBJECT.fullmatch(text):
         raise SelectionError(
             f"{text} is no subject of TWILIO: write twilio.*.*.taskrouter.> or twilio.*.*.taskrouter.task.completed"
         )
