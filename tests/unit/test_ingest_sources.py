@@ -159,6 +159,23 @@ def test_the_token_of_the_flex_plugin_is_never_stored():
     assert event.id == f"flex-plugin/task.completed/{event.subject}"
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"Token": "eyJh.secret", "task": {"attributes": {}}}',
+        b'{"token": "eyJh.secret", "task": {"taskSid": "WT1"',
+        b'{"task":{"taskSid":"WT1"},"Token":"eyJh.sec',
+        b"Token=eyJh.secret&taskSid=WT1",
+        b"a=1&token=eyJh.secret",
+    ],
+)
+def test_nor_is_it_in_the_letter_of_a_body_that_cannot_be_read(body):
+    (letter,) = read(request("/webhooks/flex/task-complete", body)).unreadable
+
+    assert b"eyJh" not in letter.body
+    assert b"task" in letter.body or b"a=1" in letter.body
+
+
 def test_bodies_are_taken_out_of_what_is_stored():
     body = (DATA / "conversations/onMessageAdded.form").read_bytes()
 

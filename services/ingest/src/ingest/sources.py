@@ -35,6 +35,7 @@ TIME_MIN_MS, TIME_MAX_MS = 946_684_800_000, 4_102_444_800_000  # 2000 to 2100; a
 _EVENT_SID = re.compile(r"EV[0-9a-f]{32}")
 _ACCOUNT_SID = re.compile(r"AC[0-9a-f]{32}")
 _BODY_IN_FORM = re.compile(r"((?:^|[&?])(?:Body|MessageBody|MessageSubject)=)[^&]+")
+_TOKEN_IN_TEXT = re.compile(r"(\btoken\"?\s*[=:]\s*\"?)[^\"&\s]+", re.IGNORECASE)
 _TYPE = re.compile(r"[a-z][a-z0-9.-]{0,99}")
 _NAME = re.compile(r"[\w.:/-]{1,64}", re.ASCII)  # a sid, or what a project has in its place; never a mail
 
@@ -93,13 +94,21 @@ def _unreadable(body: bytes, why: str, *, keep_bodies: bool) -> Unreadable:
     """Redacted as what it looks like: JSON, a form, or text; cut where that grew beyond what a message may be."""
     try:
         given = msgspec.json.decode(body)
-        clean = redact.value(given, keep_bodies=keep_bodies)
+        clean = redact.value(_without_token(given), keep_bodies=keep_bodies)
         return Unreadable((body if clean is given else msgspec.json.encode(clean))[:EVENT_BYTES_MAX], why)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         text = body.decode(errors="surrogateescape")
     if not keep_bodies:
         text = _BODY_IN_FORM.sub(rf"\g<1>{redact.BODY}", text)
+    text = _TOKEN_IN_TEXT.sub(rf"\g<1>{redact.BODY}", text)
     return Unreadable(redact.cards(text).encode(errors="surrogateescape")[:EVENT_BYTES_MAX], why)
+
+
+def _without_token(given: Any) -> Any:
+    """An object without the Flex plugin's token, which opens the account to whoever reads it; the same where it has none."""
+    if isinstance(given, dict) and any(name.lower() == "token" for name in given):
+        return {name: value for name, value in given.items() if name.lower() != "token"}
+    return given
 
 
 # -- forms --------------------------------------------------------------------------------------------------
@@ -249,12 +258,8 @@ def _survey(request: Request) -> Read:
 
 
 def _task_complete(request: Request) -> Read:
-    """Our Flex plugin, or handle_event of our Python client: {task_sid, customer_email?, channel?, duration?, queue_name?}.
-
-    The plugin's token opens the account to whoever reads it, so it is never stored.
-    """
-    given = msgspec.json.decode(request.body, type=dict[str, Any])
-    given = {name: value for name, value in given.items() if name.lower() != "token"}
+    """Our Flex plugin, or handle_event of our Python client: {task_sid, customer_email?, channel?, duration?, queue_name?}."""
+    given = _without_token(msgspec.json.decode(request.body, type=dict[str, Any]))
     task = given.get("task")
     who, sid = (
         ("flex-plugin", _text(task, "taskSid"))
