@@ -198,7 +198,10 @@ def found(by_events: list[Fold], by_customers: list[Fold], bare_us: float, store
             met=one.peak_mb < 500,
         ),
     ]
-    says = "Each point is a fold of its own; what else the machine did differs from one to the next."
+    says = (
+        "Each point is a fold of its own; what else the machine did differs from one to the next. A fold can pass its ceiling: what"
+        " a batch changes in a row is written once, where the ceiling writes a row for each event."
+    )
     curves = [
         Curve(
             says=says,
