@@ -14,6 +14,7 @@ from pathlib import Path
 import httpx
 
 from sandbox import day
+from sandbox.demo import free_ports
 from sandbox.expected import CONTACTS
 from sandbox.flex import voice
 from sandbox.play import Target, play
@@ -64,7 +65,7 @@ class Stack:
 def running(folder: Path, brevo: Brevo) -> Iterator[tuple[Stack, float]]:
     """Everything on free ports, once it is ready, and after how many seconds that was."""
     names = (*SERVICES, "nats")
-    ports = {name: machine.free_port() for name in names}
+    ports = free_ports(names)
     told = {
         **machine.settings(folder / "data", f"nats://127.0.0.1:{ports['nats']}"),
         **{f"TAJO_{name.upper().replace('-', '_')}_PORT": str(ports[name]) for name in SERVICES},

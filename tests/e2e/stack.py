@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,7 @@ class Stack:
         lines = [line.partition("=") for line in (folder / ".env").read_text().splitlines()]
         self.settings = {name: value for name, _, value in lines if value and not name.startswith("#")}
         ours = ("TAJO_", "TWILIO_", "BREVO_", "OTEL_", "COMPOSE_")
-        places = {name: f"127.0.0.1:{free_port()}" for name in ("INGEST", "SANDBOX", "JAEGER")}
+        places = free_places("INGEST", "SANDBOX", "JAEGER")
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith(ours)},
             **{f"TAJO_{name}_PUBLISH": place for name, place in places.items()},
@@ -128,7 +129,8 @@ class Stack:
         self.compose(*profiles, "down", "--volumes", "--remove-orphans")
 
 
-def free_port() -> int:
-    """A port nothing listens on just now."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+def free_places(*names: str) -> dict[str, str]:
+    """An address nothing listens on just now for each, all different."""
+    with ExitStack() as held:
+        listeners = {name: held.enter_context(socket.create_server(("127.0.0.1", 0))) for name in names}
+        return {name: "{}:{}".format(*listener.getsockname()) for name, listener in listeners.items()}

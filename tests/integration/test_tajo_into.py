@@ -26,6 +26,7 @@ from sandbox.twilio import ACCOUNT_SID
 from shared import event, trace
 from shared.connector_file import load
 from shared.event import RawEvent
+from tajo import apart
 from tajo.main import app
 
 ROOT = Path(__file__).parent.parent.parent
@@ -155,6 +156,11 @@ async def test_old_events_are_sent_only_when_asked_for_and_interrupted_the_same_
     assert code == 0, (out, err)
     assert json.loads(out)["notSent"] == 0
     right(blue, events)
+
+
+def test_the_broker_and_the_sink_beside_it_are_never_given_one_port():
+    # Taken one after the other, one pair in some 7,900 was a port twice.
+    assert all(first != second for first, second in (apart._free_ports() for _ in range(40_000)))
 
 
 async def test_run_again_it_tells_nothing_and_says_what_was_changed_by_hand(

@@ -9,7 +9,7 @@ import re
 import socket
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -136,7 +136,7 @@ async def running(
 
     `environment` is the sink's, and its secrets are nowhere else: no argument, no file.
     """
-    port, health = _free_port(), _free_port()
+    port, health = _free_ports()
     url = f"nats://{HOST}:{port}"
     command = nats_server.command(config=nats_config, store=folder / "nats", host=HOST, port=port)
     broker = Child("nats", command, log=folder / "nats.log", keep_open=(lock,))
@@ -185,6 +185,10 @@ async def _answers(port: int, folder: Path) -> None:
         await asyncio.sleep(AGAIN_S / 10)
 
 
-def _free_port() -> int:
-    with socket.create_server((HOST, 0)) as listener:
-        return int(listener.getsockname()[1])
+def _free_ports() -> tuple[int, int]:
+    """Two that nothing listens on just now.  Both are held until both are known: the kernel gives a port that is free
+    again to the next who asks, once in some thousand times.
+    """
+    with ExitStack() as held:
+        first, second = (held.enter_context(socket.create_server((HOST, 0))) for _ in range(2))
+        return int(first.getsockname()[1]), int(second.getsockname()[1])
