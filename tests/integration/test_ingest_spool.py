@@ -279,8 +279,9 @@ async def test_a_disk_that_fails_says_503_and_the_log_is_still_used_and_it_spool
         nats_server.start()
         await until(lambda: "spooling: no connection" not in health(ingest))
         # Within a second it tries the log again, past what waits in the spool and cannot be forgotten.
-        while await load.post(client, 5) == 503:
-            assert load.answers[503] < 1000
+        async with asyncio.timeout(30):
+            while await load.post(client, 5) == 503:
+                pass
         assert ev(5) in load.acknowledged
         resource.prlimit(pid, resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         await drained(ingest)
