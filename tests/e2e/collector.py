@@ -5,6 +5,8 @@ https://github.com/open-telemetry/opentelemetry-proto/blob/main/opentelemetry/pr
 """
 
 import json
+import signal
+import sys
 import threading
 from collections import defaultdict
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -82,5 +84,6 @@ class Receiver(BaseHTTPRequestHandler):
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit())  # a container's first process has no default for it
     threading.Thread(target=ThreadingHTTPServer(("", PAGE), Receiver).serve_forever, daemon=True).start()
     ThreadingHTTPServer(("", OTLP), Receiver).serve_forever()

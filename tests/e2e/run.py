@@ -26,6 +26,7 @@ SERVICES = ("ingest", "mapper", "brevo-sink", "poller")
 LASTING = ("nats", *SERVICES, "jaeger", "sandbox")
 ROOT_ALLOWED = {"volumes": ["CAP_CHOWN", "CHOWN"]}  # it makes volumes those of another user, without network
 OWN_LAYERS_BYTES_MAX = 120_000_000
+GRACE_S = 30  # stop_grace_period: then Docker kills
 # What services may warn of while their broker, or they, are killed or taken down.
 WHILE_KILLED = {"nats_error", "spooling", "not_polled", "erasure_waits", "lease_lost", "spans_not_sent"}
 BROKER_LINES = re.compile(
@@ -274,7 +275,8 @@ class Test:
         before, delivered = self.all_done(), self.delivered()
         began = time.monotonic()
         self.stack.compose("down")
-        down_s = time.monotonic() - began
+        if (down_s := time.monotonic() - began) > GRACE_S:
+            raise FailedError(f"docker compose down took {down_s:.0f} s: something did not end by SIGTERM")
         self.stack.compose("up", "-d")
         until("all healthy", self.stack.healthy)
         after = self.all_done()
