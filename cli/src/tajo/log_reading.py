@@ -19,7 +19,7 @@ from shared.replay import Selection
 from shared.topology import TWILIO
 from tajo.log_selection import in_time
 
-BATCH = 500  # messages read at once; of 1.3 KB each, and 8 MiB at most
+BATCH = 500  # messages read at once; of 2.5 KB each, and 8 MiB at most
 SKEW_MS = 3600 * 1000  # how much earlier than it happened by Twilio's clock an event may be stored by ours
 WINDOW = 1000  # messages looked at first for the latest; then four times as many, and so on
 

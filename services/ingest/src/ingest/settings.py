@@ -33,7 +33,7 @@ class Settings(Struct, frozen=True):
         int,
         Meta(ge=0),
         env("TAJO_SPOOL_BYTES_MAX", "bytes of webhooks kept on disk while the broker is away; full is a 503"),
-    ] = 1024**3  # some 700,000 events: four hours at 50 a second, as long as Event Streams tries again
+    ] = 1024**3  # some 390,000 events: two hours at 50 a second; then Event Streams tries again for four
     host: Annotated[str, env("TAJO_INGEST_HOST", "address on which webhooks are heard")] = "127.0.0.1"
     port: Annotated[int, PORT, env("TAJO_INGEST_PORT", "port on which webhooks are heard")] = 8080
 
