@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.markdown import Markdown
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from tests.bench import hot, ingest, live, machine, page, rebuild, sink, tracing, whole
+from tests.bench import hot, ingest, live, machine, page, poller, rebuild, sink, tracing, whole
 from tests.bench.figures import Found, table
 
 MEASUREMENTS: dict[str, Callable[..., Found]] = {
@@ -23,6 +23,7 @@ MEASUREMENTS: dict[str, Callable[..., Found]] = {
     "mapper": live.measure,
     "rebuild": rebuild.measure,
     "sink": sink.measure,
+    "poller": poller.measure,
     "whole": whole.measure,
     "tracing": tracing.measure,
 }
@@ -50,10 +51,9 @@ def main() -> None:
         bar = progress.add_task("", total=len(names))
         for name in names:
             progress.update(bar, description=name)
-            core = machine.share()
             found[name] = MEASUREMENTS[name](quick=asked.quick)
             run = page.Run(
-                at=page.now(), machine=page.this_machine(), core=(core + machine.share()) / 2,
+                at=page.now(), machine=page.this_machine(),
                 sources=hot.sources(machine.ROOT, name), numbers=found[name].numbers,
             )  # fmt: skip
             if asked.write:  # after each: what the next one breaks off is kept

@@ -7,7 +7,7 @@ from html import escape
 from tests.bench.figures import Curve
 
 WIDTH, HEIGHT = 560, 300
-LEFT, RIGHT, TOP, BOTTOM = 76, 20, 36, 48
+LEFT, RIGHT, TOP, BOTTOM = 76, 40, 36, 48
 COLOURS = ("#1f6feb", "#d29922", "#2da44e", "#cf222e")
 
 
@@ -32,14 +32,14 @@ def svg(curve: Curve) -> str:
         ),
         f'<rect width="{WIDTH}" height="{HEIGHT}" fill="#fff"/>',
         f'<text x="{LEFT}" y="20" font-size="14">{escape(curve.title)}</text>',
-        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">{escape(curve.x)}</text>',
+        f'<text x="{WIDTH - RIGHT}" y="{HEIGHT - 8}" text-anchor="end">{escape(curve.x)}{", logarithmic" if log else ""}</text>',
         f'<text x="{WIDTH - RIGHT}" y="20" text-anchor="end">{escape(curve.y)}</text>',
     ]
     for step in range(5):
         y = at_y(top * step / 4)
         parts += [
             f'<path d="M{LEFT} {y:.1f}H{WIDTH - RIGHT}" stroke="#d0d7de"/>',
-            f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{top * step / 4:,.4g}</text>',
+            f'<text x="{LEFT - 8}" y="{y + 4:.1f}" text-anchor="end">{_number(top * step / 4)}</text>',
         ]
     parts += [
         f'<text x="{at_x(x):.1f}" y="{HEIGHT - BOTTOM + 18}" text-anchor="middle">{x:,.0f}</text>' for x in xs
@@ -55,6 +55,10 @@ def _line(name: str, places: Sequence[tuple[float, float]], colour: str) -> list
     x, y = places[-1]
     label = f'<text x="{x:.1f}" y="{y - 9:.1f}" text-anchor="end" fill="{colour}">{escape(name)}</text>'
     return [f'<path d="M{path}" fill="none" stroke="{colour}" stroke-width="2"/>', *dots, label]
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.4g}"
 
 
 def _round_up(value: float) -> float:

@@ -27,6 +27,16 @@ class Figure(msgspec.Struct, kw_only=True):
         return "" if by_ratio is None else "met" if by_ratio else "**missed**"
 
 
+def memory(service: str, most_mb: float) -> Figure:
+    """Of a service under load."""
+    return Figure(
+        what=f"{service} under load, most memory",
+        found=f"{most_mb:.0f} MB",
+        target="≤ 150 MB",
+        met=most_mb <= 150,
+    )
+
+
 class Curve(msgspec.Struct, kw_only=True):
     """How something grows: points by name of the line, in the order measured."""
 

@@ -52,7 +52,7 @@ class Report(msgspec.Struct):
 
 def requests(order: Order) -> list[bytes]:
     """TaskRouter callbacks of contacts, each with other sids."""
-    _, events = traffic(order.requests, random.Random(order.seed))
+    _, events = traffic(order.requests, random.Random(order.seed), f"contact of {order.seed}")
     host = urlsplit(machine.PUBLIC_URL).netloc
     made = []
     for event in events[: order.requests]:

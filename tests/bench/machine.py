@@ -16,9 +16,12 @@ from pathlib import Path
 from typing import Self
 
 import httpx
+import nats
+from nats.js.api import StreamState
 
 from sandbox.twilio import ACCOUNT_SID
 from shared.bootstrap import bootstrap
+from shared.topology import Stream
 from tajo import nats_server
 
 ROOT = Path(__file__).parents[2]
@@ -151,7 +154,7 @@ def children(pid: int) -> list[int]:
 
 @contextmanager
 def folder() -> Iterator[Path]:
-    """A folder for one measurement, gone after it.  Beside the repository's own data, on the disk that would hold it."""
+    """A folder for one measurement, gone after it; on the disk that TMPDIR is on."""
     with tempfile.TemporaryDirectory(prefix="tajo-bench-") as path:
         yield Path(path)
 
@@ -164,12 +167,23 @@ def broker(folder: Path) -> Iterator[Broker]:
         yield one
 
 
-def share(seconds: float = 0.5) -> float:
-    """The part of a core that a process gets which wants all of one: how much of the machine others leave just now."""
-    began, cpu = time.monotonic(), time.process_time()
-    while time.monotonic() - began < seconds:
-        pass
-    return (time.process_time() - cpu) / (time.monotonic() - began)
+def stored(url: str, stream: Stream) -> StreamState:
+    """What a stream holds."""
+
+    async def asked() -> StreamState:
+        connection = await nats.connect(url)
+        try:
+            return (await connection.jetstream().stream_info(stream.name)).state
+        finally:
+            await connection.close()
+
+    return asyncio.run(asked())
+
+
+def holds(url: str, stream: Stream, messages: int) -> None:
+    """Raises where a stream does not hold so many messages: then something else was measured than is said."""
+    if (found := stored(url, stream).messages) != messages:
+        raise RuntimeError(f"{stream.name} holds {found:,} messages, not {messages:,}")
 
 
 def free_port() -> int:

@@ -23,7 +23,9 @@ Brevo's stand-in in processes of their own. Written by it; do not edit.
 
 A machine with other work is slower than the same machine alone, and nothing here can change that; so each figure stands beside a ceiling
 measured in the same minutes, and the ratio of the two decides. Seconds of CPU (user and system time of the process) say what a core
-carries; they too grow, by half and more, where caches are shared. **A core** below is how much of one a process got that wanted all of it.
+carries; they too grow, by half and more, where caches are shared. How long a million additions take, below, says how fast a core was.
+
+Every figure and every point of a curve on this page was measured; what is multiplied from them is in [scaling.md](scaling.md) alone.
 """
 
 
@@ -32,7 +34,6 @@ class Run(msgspec.Struct):
 
     at: str  # RFC 3339
     machine: str
-    core: float  # of one, that a process got which wanted it all
     sources: str  # their hash: hot.py
     numbers: dict[str, float]
 
@@ -55,7 +56,10 @@ class History(msgspec.Struct):
 
 
 def write(history: History, docs: Path) -> None:
-    """All of them."""
+    """All of them, from the history as it will be read: so another time they come out the same."""
+    told = msgspec.json.format(msgspec.json.encode(history, order="deterministic"), indent=1)
+    (docs / "performance.json").write_bytes(told + b"\n")
+    history = History.read(docs / "performance.json")
     pictures = docs / "performance"
     pictures.mkdir(exist_ok=True)
     for found in history.last.values():
@@ -65,8 +69,6 @@ def write(history: History, docs: Path) -> None:
     numbers = {name: value for found in history.last.values() for name, value in found.numbers.items()}
     if all(name in numbers for name in scaling.NEEDED):
         (docs / "scaling.md").write_text(scaling.markdown(numbers), encoding="utf-8")
-    told = msgspec.json.format(msgspec.json.encode(history, order="deterministic"), indent=1)
-    (docs / "performance.json").write_bytes(told + b"\n")
 
 
 def markdown(history: History) -> str:
@@ -77,9 +79,7 @@ def markdown(history: History) -> str:
         run, *before = reversed(history.runs[name])
         figures += found.figures
         texts += [found.text] if found.text else []
-        ran.append(
-            f"| {name} | {run.at[:16].replace('T', ' ')} | {run.machine} | {run.core:.2f} | `{run.sources}` |"
-        )
+        ran.append(f"| {name} | {run.at[:16].replace('T', ' ')} | {run.machine} | `{run.sources}` |")
         curves += [
             f"![{curve.title}](performance/{curve.name}.svg)\n\n{curve.says}".strip()
             for curve in found.curves
@@ -91,8 +91,8 @@ def markdown(history: History) -> str:
         "## How cost grows", *curves,
         "## What changed by more than a fifth since the run before", "\n".join(grown) or "Nothing.",
         "## When and on what",
-        "\n".join(["| measurement | when, UTC | machine | a core | sources |", "|---|---|---|---|---|", *ran]),
-        "The history is in [performance.json](performance.json); what follows for more of all, in [scaling.md](scaling.md).",
+        "\n".join(["| measurement | when, UTC | machine | sources |", "|---|---|---|---|", *ran]),
+        "The history is in [performance.json](performance.json).",
     ]  # fmt: skip
     return "\n\n".join(part.strip() for part in parts) + "\n"
 

@@ -13,7 +13,7 @@ from shared import bus, command, trace
 from shared.command import Command, ContactUpsert, EventTrack
 from tests.bench import machine
 from tests.bench.brevo import Brevo, Call
-from tests.bench.figures import Figure, Found
+from tests.bench.figures import Figure, Found, memory
 
 LOOK_S = 0.1
 FULL, QUICK = (4_000, 60_000, 60), (100, 1_000, 3)  # contacts, events, seconds behind the limit
@@ -97,7 +97,7 @@ def span_s(calls: Sequence[Call]) -> float:
 
 
 def measure(*, quick: bool) -> Found:
-    """Three figures."""
+    """Four figures."""
     people, happened, limited_s = QUICK if quick else FULL
     with machine.folder() as folder:
         contacts = upserts(people)
@@ -137,6 +137,7 @@ def measure(*, quick: bool) -> Found:
             ratio=used,
             least=0.95,
         ),
+        memory("brevo-sink", max(peak_mb, events_peak_mb)),
     ]
     numbers = {
         "sink.events_per_s": per_s,

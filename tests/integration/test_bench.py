@@ -11,9 +11,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 NUMBERS = {
     "ingest": {"ingest.per_s", "ingest.p99_ms", "ingest.ratio", "ingest.paced_p50_ms", "ingest.two_per_s", "ingest.peak_mb"},
-    "mapper": {"mapper.per_s", "mapper.ratio", "mapper.cpu_ratio", "mapper.cpu_us", "mapper.peak_mb"},
+    "mapper": {"mapper.per_s", "mapper.ratio", "mapper.reader_ratio", "mapper.cpu_ratio", "mapper.cpu_us", "mapper.peak_mb"},
     "rebuild": {"rebuild.per_s", "rebuild.per_core_s", "rebuild.peak_mb", "rebuild.ratio"},
     "sink": {"sink.events_per_s", "sink.contacts_ratio", "sink.budget_used", "sink.peak_mb"},
+    "poller": {"poller.per_s", "poller.peak_mb"},
     "whole": {"up.ready_s", "whole.p50_ms", "brevo.calls_per_1000", "idle.mapper_mb", "idle.mapper_cpu"},
     "tracing": {"tracing.ingest_off_us", "tracing.mapper_100%_us"},
 }  # fmt: skip

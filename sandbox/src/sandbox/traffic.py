@@ -62,12 +62,14 @@ class Person:
         }
 
 
-def contact(person: Person, number: int, dice: random.Random) -> list[TaskRouterEvent]:
-    """One contact of a person, handled or abandoned, as TaskRouter tells it."""
+def contact(
+    person: Person, number: int, dice: random.Random, named: str = "contact"
+) -> list[TaskRouterEvent]:
+    """One contact of a person, handled or abandoned, as TaskRouter tells it; its sids follow from name and number."""
     channel = dice.choice(CHANNELS)
     minute, second = divmod(number * 3, 60)
     clock = f"{8 + minute // 60:02d}:{minute % 60:02d}:{second:02d}.{number % 1000:03d}"
-    name = f"contact {number}"
+    name = f"{named} {number}"
     known = {
         "customers": {"email": person.email, "phone": person.phone, "name": f"Person {person.number}"},
         "customer_tier": f"tier{person.number % 3}",
@@ -101,13 +103,15 @@ def contact(person: Person, number: int, dice: random.Random) -> list[TaskRouter
     return events + task.wrapup(later(accepted + 100), _ANA) + task.completed(later(accepted + 130), _ANA)
 
 
-def traffic(count: int, dice: random.Random) -> tuple[list[Person], list[TaskRouterEvent]]:
-    """People, and `count` events of theirs."""
+def traffic(
+    count: int, dice: random.Random, named: str = "contact"
+) -> tuple[list[Person], list[TaskRouterEvent]]:
+    """People, and `count` events of theirs; of contacts of another name all sids are others."""
     people = [Person(number) for number in range(count // 20)]
     events: list[TaskRouterEvent] = []
     number = 0
     while len(events) < count:
-        events += contact(people[number % len(people)], number, dice)
+        events += contact(people[number % len(people)], number, dice, named)
         number += 1
     return people, events
 

@@ -47,7 +47,7 @@ TWILIO = Stream(
     "TWILIO",
     ("twilio.>",),
     "every raw event, as received (after redaction)",
-    max_bytes=100 * GIB,  # ~80 million events of 1.3 KB
+    max_bytes=100 * GIB,  # ~43 million events of 2.5 KB
     discard_new=True,
     duplicate_window_s=2 * 3600,  # the broker keeps the ids in memory; the book knows what is older
 )
